@@ -1,0 +1,1 @@
+"""Reach out: one module for each outside system."""

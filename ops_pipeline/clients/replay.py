@@ -1,0 +1,224 @@
+"""A recorded market: files of bars and news, checked once, then served as if they came in."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ops_pipeline.domain.bars import MAX_PRICE, TICKER_PATTERN
+from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.session import Calendar
+from ops_pipeline.domain.values import Bar, NewsEntry
+
+BAR_COLUMNS = ("ticker", "ts", "open", "high", "low", "close", "volume")
+PRICES = ["open", "high", "low", "close"]
+NEWS_COLUMNS = ("published_at", "title")
+
+
+def read_bars(path: Path) -> pd.DataFrame:
+    """Bars of a csv, csv.gz or parquet file, by minute and ticker.
+
+    Columns are ticker, ts (the bar's start, with a zone), open, high, low, close (USD) and volume
+    (shares). Of a bar that stands twice the first one counts, as it does when bars come in live.
+
+    Raises:
+        BadInput: the file is absent or a row cannot be used; the message names the first such row.
+    """
+    table = _read_table(path)
+    _require_columns(path, table, BAR_COLUMNS)
+    if table.empty:
+        raise BadInput(f"{path} holds no bars")
+    table = table[list(BAR_COLUMNS)].copy()
+    table["ts"] = _times(path, table["ts"], "ts")
+    for column in (*PRICES, "volume"):
+        table[column] = _numbers(path, table[column])
+    _check_bars(path, table)
+    table["volume"] = table["volume"].astype("int64")
+    table = table.rename(columns={"ts": "minute"})
+    table = table.drop_duplicates(["ticker", "minute"], keep="first")
+    return table.sort_values(["minute", "ticker"], ignore_index=True)
+
+
+def read_news(path: Path) -> list[NewsEntry]:
+    """News of a csv or jsonl file, oldest first.
+
+    Fields are published_at (with a zone) and title, and where known summary, link (or url), source
+    (or publisher) and tickers (a list, or text with commas; or ticker).
+
+    Raises:
+        BadInput: the file is absent or a row cannot be used; the message names the first such row.
+    """
+    table = _read_table(path)
+    _require_columns(path, table, NEWS_COLUMNS)
+    table["published_at"] = _times(path, table["published_at"], "published_at")
+    entries = [_entry(row) for row in table.to_dict("records")]
+    return sorted(entries, key=lambda entry: (entry.published_at, entry.feed, entry.entry_id))
+
+
+@dataclass(frozen=True)
+class RecordedMarket:
+    """A folder that holds one checked market; source of bars and of news."""
+
+    folder: Path
+    feed: str = "replay"
+
+    @property
+    def _bars_file(self) -> Path:
+        return self.folder / "bars.parquet"
+
+    @property
+    def _news_file(self) -> Path:
+        return self.folder / "news.jsonl"
+
+    def save(self, bars: pd.DataFrame, news: Iterable[NewsEntry]) -> None:
+        """Put a market in place of the one that is there; all of it or nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        new_bars, new_news = self.folder / "bars.new", self.folder / "news.new"
+        bars.to_parquet(new_bars, index=False)
+        with new_news.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(_document(entry)) + "\n" for entry in news)
+        new_bars.replace(self._bars_file)
+        new_news.replace(self._news_file)
+
+    def tickers(self) -> list[str]:
+        """The symbols that have bars."""
+        return sorted(self._bars(["ticker"])["ticker"].unique())
+
+    def days(self, calendar: Calendar) -> list[date]:
+        """The sessions that have bars."""
+        minutes = self._bars(["minute"])["minute"].drop_duplicates()
+        days = sorted({calendar.day(minute) for minute in minutes.dt.floor("h").unique()})
+        sessions = calendar.between(days[0], days[-1])
+        return [s.day for s in sessions if minutes.between(s.opens_at, s.closes_at, "left").any()]
+
+    def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> list[Bar]:
+        """Bars of these tickers with start <= minute < end, by minute and ticker."""
+        filters = [("minute", ">=", pd.Timestamp(start)), ("minute", "<", pd.Timestamp(end))]
+        table = pd.read_parquet(self._bars_file, filters=filters)
+        return list(bars_of(table[table["ticker"].isin(tickers)]))
+
+    def fetch_news(self, start: datetime, end: datetime) -> list[NewsEntry]:
+        """Entries published in [start, end), oldest first; undated ones have no place here."""
+        if not self._news_file.exists():
+            return []
+        with self._news_file.open(encoding="utf-8") as file:
+            entries = [_entry_of_document(json.loads(line)) for line in file]
+        return [e for e in entries if e.published_at and start <= e.published_at < end]
+
+    def _bars(self, columns: list[str]) -> pd.DataFrame:
+        return pd.read_parquet(self._bars_file, columns=columns)
+
+
+def bars_of(table: pd.DataFrame) -> Iterator[Bar]:
+    """The rows of a table of bars as records."""
+    for row in table.itertuples(index=False):
+        minute = row.minute.to_pydatetime()  # type: ignore[union-attr]
+        yield Bar(row.ticker, minute, row.open, row.high, row.low, row.close, int(row.volume))  # type: ignore[arg-type]
+
+
+def table_of(bars: Iterable[Bar]) -> pd.DataFrame:
+    """Records of bars as a table."""
+    columns = ["ticker", "minute", *PRICES, "volume"]
+    return pd.DataFrame([[getattr(bar, name) for name in columns] for bar in bars], columns=columns)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix in (".jsonl", ".ndjson"):
+            return pd.read_json(path, lines=True, convert_dates=False, dtype=False)
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _require_columns(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise BadInput(
+            f"{path} has no column {', '.join(missing)}", f"it needs {', '.join(columns)}"
+        )
+
+
+def _refuse(path: Path, bad: "pd.Series[bool]", what: str, values: "pd.Series[Any]") -> None:
+    if bad.any():
+        position = int(bad.to_numpy().argmax())
+        raise BadInput(f"{path}, row {position + 1}: {what}: {values.iloc[position]!r}")
+
+
+def _times(path: Path, column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.dt.tz_convert("UTC")
+    text = column.astype(str)
+    naive = ~text.str.contains(r"(?:Z|[+-]\d{2}:?\d{2})\s*$", regex=True)
+    _refuse(path, naive, f"{name} has no time zone", text)
+    times: pd.Series[Any] = pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
+    _refuse(path, times.isna(), f"{name} is no time", text)
+    return times
+
+
+def _numbers(path: Path, column: "pd.Series[Any]") -> "pd.Series[Any]":
+    numbers = pd.to_numeric(column, errors="coerce")
+    _refuse(path, numbers.isna(), f"{column.name} is no number", column)
+    return numbers.astype("float64")
+
+
+def _check_bars(path: Path, table: pd.DataFrame) -> None:
+    for name in PRICES:
+        usable = (table[name] > 0) & (table[name] <= MAX_PRICE)
+        _refuse(path, ~usable, f"{name} is no price", table[name])
+    whole = (table["volume"] >= 0) & (table["volume"] % 1 == 0) & (table["volume"] < 2**62)
+    _refuse(path, ~whole, "volume is no count of shares", table["volume"])
+    known = table["ticker"].astype(str).str.fullmatch(TICKER_PATTERN.pattern)
+    _refuse(path, ~known, "ticker is no symbol", table["ticker"])
+    high = table["high"] >= table[["open", "close", "low"]].max(axis=1)
+    _refuse(path, ~high, "high is below open, close or low", table["high"])
+    low = table["low"] <= table[["open", "close"]].min(axis=1)
+    _refuse(path, ~low, "low is above open or close", table["low"])
+    _refuse(path, table["ts"] != table["ts"].dt.floor("min"), "ts is no minute", table["ts"])
+
+
+def _entry(row: dict[Any, Any]) -> NewsEntry:
+    def text(*names: str) -> str:
+        values = (row.get(name) for name in names)
+        return next((v for v in values if isinstance(v, str) and v), "")
+
+    published_at = row["published_at"].to_pydatetime()
+    link, source = text("link", "url"), text("source", "publisher", "feed") or "replay"
+    return NewsEntry(
+        feed=source,
+        entry_id=text("id", "entry_id") or link,
+        title=text("title"),
+        summary=text("summary"),
+        link=link,
+        published_at=published_at,
+        tickers=_tickers(row.get("tickers", row.get("ticker"))),
+    )
+
+
+def _tickers(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.replace(";", ",").split(",")
+    if not isinstance(value, list):
+        return ()
+    found = (str(ticker).strip() for ticker in value)
+    return tuple(ticker for ticker in found if TICKER_PATTERN.fullmatch(ticker))
+
+
+def _document(entry: NewsEntry) -> dict[str, Any]:
+    published_at = entry.published_at.isoformat() if entry.published_at else None
+    return {**entry.__dict__, "published_at": published_at}
+
+
+def _entry_of_document(document: dict[str, Any]) -> NewsEntry:
+    text = document["published_at"]
+    published_at = datetime.fromisoformat(text) if text else None
+    tickers = tuple(document["tickers"])
+    return NewsEntry(**{**document, "published_at": published_at, "tickers": tickers})

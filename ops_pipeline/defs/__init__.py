@@ -1,0 +1,1 @@
+"""Declare: the pipeline as Dagster sees it."""

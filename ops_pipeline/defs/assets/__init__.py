@@ -1,0 +1,1 @@
+"""The six data stages and the executions, as assets."""

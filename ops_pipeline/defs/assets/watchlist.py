@@ -1,0 +1,44 @@
+"""Stage watchlist: which tickers are worth watching."""
+
+from datetime import datetime
+
+import dagster as dg
+
+from ops_pipeline.defs.minutes import finish, minutes_of, result
+from ops_pipeline.defs.recompute import require_equal, unfinished
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain import watchlist as rules
+from ops_pipeline.domain.stages import WATCHLIST
+from ops_pipeline.storage import features
+from ops_pipeline.storage import watchlist as storage
+from ops_pipeline.storage.knowledge import cutoffs_between
+
+
+def materialize(
+    context: dg.AssetExecutionContext, pipeline: Pipeline
+) -> dg.MaterializeResult[object]:
+    """One row for each ticker and decision; deciding again compares, and fails on a difference."""
+    minutes = minutes_of(context, pipeline)
+    rows = 0
+    with pipeline.engine.begin() as connection:
+        feature_rows = features.features_between(connection, minutes.start, minutes.end)
+        cutoffs = {
+            c.minute: c.cutoff for c in cutoffs_between(connection, minutes.start, minutes.end)
+        }
+        new = unfinished(connection, WATCHLIST, minutes)
+        counts: dict[datetime, int] = {}
+        for session, own in minutes.by_session():
+            members = storage.members_before(connection, session.day, own[0])
+            decided = rules.fold(
+                own, session.opens_at, feature_rows, members, pipeline.watchlist_rules
+            )
+            stored = storage.entries_between(connection, session.day, own[0], minutes.end)
+            require_equal(WATCHLIST, decided, stored, except_minutes=new)
+            for minute, entries in decided.items():
+                counts[minute] = len(entries)
+                if minute in new:
+                    storage.insert_entries(connection, entries, session.day, cutoffs[minute])
+                    rows += len(entries)
+        finish(connection, WATCHLIST, minutes, counts, context)
+    return result(minutes, rows, due=len(counts))
+

@@ -1,0 +1,1 @@
+"""The acceptance queries, as asset checks."""

@@ -1,0 +1,44 @@
+"""Computing a minute again is a comparison: equal changes nothing, unequal fails."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+
+import dagster as dg
+from sqlalchemy import Connection
+
+from ops_pipeline.defs.minutes import Minutes
+from ops_pipeline.domain.stages import Stage
+from ops_pipeline.storage.knowledge import finished_minutes
+
+
+def unfinished(connection: Connection, stage: Stage, minutes: Minutes) -> set[datetime]:
+    """Those of the minutes that the stage has not decided yet."""
+    done = finished_minutes(connection, [stage.name], minutes.start, minutes.end)
+    return {minute for _, minute in minutes.pairs if minute not in done}
+
+
+def require_equal(
+    stage: Stage,
+    computed: Mapping[datetime, Sequence[object]],
+    stored: Mapping[datetime, Sequence[object]],
+    *,
+    except_minutes: Collection[datetime],
+) -> None:
+    """Fail where a decision that stands reads differently now; what was decided is not rewritten.
+
+    Raises:
+        dagster.Failure: with the first minute that differs, and both values.
+    """
+    for minute in sorted({*computed, *stored} - set(except_minutes)):
+        now, then = list(computed.get(minute, ())), list(stored.get(minute, ()))
+        if now != then:
+            raise dg.Failure(
+                f"{stage.name} of {minute.isoformat()} were decided before, and differ now;"
+                " start the replay anew with --rebuild",
+                metadata={"stored": _first(then, now), "computed": _first(now, then)},
+                allow_retries=False,
+            )
+
+
+def _first(ours: Sequence[object], theirs: Sequence[object]) -> str:
+    return next((str(value) for value in ours if value not in theirs), "nothing")

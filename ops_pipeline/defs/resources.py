@@ -1,0 +1,133 @@
+"""What the assets work with: one set for each mode, chosen by one setting."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, Engine
+
+from ops_pipeline import __version__
+from ops_pipeline.clients.lexicon import LexiconClassifier
+from ops_pipeline.clients.protocols import BarSource, Classifier, NewsSource
+from ops_pipeline.clients.replay import RecordedMarket
+from ops_pipeline.defs.partitions import calendar_of
+from ops_pipeline.dispatcher.run import Desk
+from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.domain.session import MINUTE, Calendar, Timing
+from ops_pipeline.domain.thresholds import (
+    PROFILES,
+    DispatcherConfig,
+    SignalRules,
+    WatchlistRules,
+)
+from ops_pipeline.sandbox.live import UnfoldingMarket
+from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.storage import knowledge
+from ops_pipeline.storage.engine import open_engine
+
+# How long after the fact recorded rows count as known; all of it within the settle time.
+BAR_DELAY = timedelta(seconds=5)
+NEWS_DELAY = timedelta(seconds=5)
+SCORE_DELAY = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class Market:
+    """Where bars and news come from, and whether they are the past or the present."""
+
+    bars: BarSource
+    news: NewsSource
+    origin: str
+
+
+class Pipeline:
+    """The resource of all assets: settings, database, market, rules; opened when first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.mode = settings.mode
+        self.calendar: Calendar = calendar_of(settings.mode)
+        self.timing = Timing(settle_seconds=0 if settings.mode is Mode.SANDBOX else 20)
+        self.watchlist_rules = WatchlistRules()
+        self.signal_rules = SignalRules()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The pipeline's database."""
+        return open_engine(self.settings)
+
+    @cached_property
+    def market(self) -> Market:
+        """The market of this mode."""
+        return MARKETS[self.mode](self)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The model that scores news."""
+        return LexiconClassifier()
+
+    @cached_property
+    def config(self) -> DispatcherConfig:
+        """The dispatcher's configuration in this mode."""
+        return dispatcher_config(self.mode)
+
+    def now(self) -> datetime:
+        """The present of this mode."""
+        with self.engine.connect() as connection:
+            return knowledge.read_now(connection, self.mode)
+
+    def stamp(self, connection: Connection) -> datetime | None:
+        """The instant of receipt for live rows; None for recorded ones, which carry their own."""
+        return knowledge.stamp_now(connection, self.mode) if self.mode.is_live else None
+
+    def desk(self, orchestrator_run_id: str) -> Desk:
+        """What the dispatcher works with."""
+        return Desk(
+            engine=self.engine,
+            calendar=self.calendar,
+            config=self.config,
+            mode=self.mode,
+            code_version=__version__,
+            orchestrator_run_id=orchestrator_run_id,
+        )
+
+
+def dispatcher_config(mode: Mode, overrides: dict[str, Any] | None = None) -> DispatcherConfig:
+    """Defaults, then the mode's profile, then overrides, merged key by key.
+
+    Raises:
+        BadConfiguration: a key or a value is refused; the message names it.
+    """
+    merged = {**PROFILES.get(mode.value, {}), **(overrides or {})}
+    try:
+        return DispatcherConfig(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"]) or "dispatcher_config"
+        raise BadConfiguration(f"{path}: {first['msg']}") from error
+
+
+def bar_known_at(minute: datetime) -> datetime:
+    """When a recorded bar counts as known."""
+    return minute + MINUTE + BAR_DELAY
+
+
+def _recorded(pipeline: Pipeline) -> Market:
+    source = RecordedMarket(pipeline.settings.mode_dir / "market")
+    return Market(source, source, "recorded")
+
+
+def _unfolding(pipeline: Pipeline) -> Market:
+    seed = int(os.environ.get("OPS_SEED", "7"))
+    source = UnfoldingMarket(pipeline.calendar, pipeline.now, seed)
+    return Market(source, source, "live")
+
+
+MARKETS: dict[Mode, Callable[[Pipeline], Market]] = {
+    Mode.REPLAY: _recorded,
+    Mode.SANDBOX: _unfolding,
+}

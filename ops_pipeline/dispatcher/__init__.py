@@ -1,0 +1,1 @@
+"""Act: take recommendations through the gates, exactly once."""

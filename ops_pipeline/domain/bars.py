@@ -1,0 +1,50 @@
+"""What makes a bar usable."""
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.values import Bar
+
+TICKER_PATTERN = re.compile(r"[A-Z][A-Z0-9]{0,5}([.-][A-Z0-9]{1,3})?")
+MAX_PRICE = 10_000_000.0
+
+
+def is_ticker(text: str) -> bool:
+    """Whether a text can be the symbol of a US stock."""
+    return TICKER_PATTERN.fullmatch(text) is not None
+
+
+def fault(bar: Bar) -> str | None:
+    """Why a bar cannot be used; None where it can."""
+    prices = (bar.open, bar.high, bar.low, bar.close)
+    if not is_ticker(bar.ticker):
+        return "ticker"
+    if not all(math.isfinite(price) and 0 < price <= MAX_PRICE for price in prices):
+        return "price"
+    if bar.high < max(bar.open, bar.close, bar.low) or bar.low > min(bar.open, bar.close):
+        return "high_low"
+    if bar.volume < 0:
+        return "volume"
+    if bar.minute.tzinfo is None or bar.minute.second or bar.minute.microsecond:
+        return "minute"
+    return None
+
+
+def is_complete(bar: Bar, now: datetime) -> bool:
+    """Whether the bar's minute has ended."""
+    return bar.minute + MINUTE <= now
+
+
+def split_faulty(bars: Iterable[Bar]) -> tuple[list[Bar], dict[str, int]]:
+    """The usable bars, and how many of the others had which fault."""
+    usable: list[Bar] = []
+    faults: dict[str, int] = {}
+    for bar in bars:
+        if (found := fault(bar)) is None:
+            usable.append(bar)
+        else:
+            faults[found] = faults.get(found, 0) + 1
+    return usable, faults

@@ -1,0 +1,208 @@
+"""Sizes, prices, positions and exits: arithmetic that never rounds in the trader's favour."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+
+from ops_pipeline.domain.session import MINUTE, Session
+from ops_pipeline.domain.thresholds import DispatcherConfig
+from ops_pipeline.domain.values import Bar, Fill, Position
+
+BASIS_POINT = 1e-4
+CENT, SUB_CENT = Decimal("0.01"), Decimal("0.0001")
+
+
+def round_to_tick(price: float, side: int = 0) -> float:
+    """A price on the exchange's grid: 0.01 from 1 USD on, 0.0001 below.
+
+    Args:
+        price: a positive price in USD.
+        side: +1 for a buyer and -1 for a seller round against the trader; 0 rounds to the nearest.
+    """
+    tick = CENT if price >= 1 else SUB_CENT
+    rounding = {1: ROUND_CEILING, -1: ROUND_FLOOR}.get(side, ROUND_HALF_UP)
+    # repr() keeps 200.1 at 200.1; the binary value would round a buyer up one tick too far.
+    return float(Decimal(repr(round(price, 9))).quantize(tick, rounding=rounding))
+
+
+def fill_price(close: float, side: int, config: DispatcherConfig) -> float:
+    """The simulated price of a market order: the bar's close, slipped against the trader."""
+    return round_to_tick(close * (1 + side * config.slippage_bps * BASIS_POINT), side)
+
+
+def stop_distance(price: float, recent_vol: float | None, config: DispatcherConfig) -> float:
+    """How far the stop lies from the price, in USD.
+
+    `stop_loss_vol_mult` times the 1-minute volatility, scaled to the stop's horizon by the square
+    root of time, and never less than `min_stop_distance` of the price.
+    """
+    volatility = recent_vol if recent_vol and math.isfinite(recent_vol) else 0.0
+    scaled = config.stop_loss_vol_mult * volatility * math.sqrt(config.stop_horizon_minutes)
+    return max(scaled, config.min_stop_distance) * price
+
+
+@dataclass(frozen=True)
+class Order:
+    """A sized order; quantity is signed like the side."""
+
+    quantity: int
+    price: float
+    stop_price: float | None
+    target_price: float | None
+
+    @property
+    def notional(self) -> float:
+        """What the order costs, without sign."""
+        return abs(self.quantity) * self.price
+
+
+def size_order(
+    side: int,
+    close: float,
+    recent_vol: float | None,
+    held: int,
+    exposure_usd: float,
+    config: DispatcherConfig,
+) -> Order:
+    """An opening order, floored to whole shares so that no cap is passed by rounding.
+
+    A sale against an open long reduces that long and is never larger than it.
+    """
+    price = fill_price(close, side, config)
+    distance = stop_distance(price, recent_vol, config)
+    room = config.max_notional_exposure * config.equity_usd - exposure_usd
+    shares = min(
+        config.limits.risk_per_trade * config.equity_usd / distance,
+        config.max_notional_per_trade * config.equity_usd / price,
+        math.inf if side * held < 0 else room / price,
+    )
+    quantity = max(math.floor(shares), 0)
+    if side * held < 0:
+        return Order(side * min(quantity, abs(held)), price, None, None)
+    reward = distance * config.take_profit_risk_reward
+    return Order(
+        side * quantity,
+        price,
+        round_to_tick(max(price - side * distance, float(SUB_CENT))),
+        round_to_tick(max(price + side * reward, float(SUB_CENT))),
+    )
+
+
+def closing_order(position: Position, close: float, config: DispatcherConfig) -> Order:
+    """The order that brings a position to nothing."""
+    side = -1 if position.quantity > 0 else 1
+    return Order(-position.quantity, fill_price(close, side, config), None, None)
+
+
+@dataclass(frozen=True)
+class Book:
+    """What the fills of one account add up to."""
+
+    positions: Mapping[str, Position]
+    realised_usd: Mapping[date, float]
+
+    @property
+    def exposure_usd(self) -> float:
+        """The cost of all open positions."""
+        return sum(position.notional for position in self.positions.values())
+
+    def session_pnl(self, day: date, marks: Mapping[str, float]) -> float | None:
+        """Realised profit of the day plus open positions at their marks; None without a mark."""
+        if any(ticker not in marks for ticker in self.positions):
+            return None
+        open_profit = sum(
+            position.quantity * (marks[ticker] - position.average_price)
+            for ticker, position in self.positions.items()
+        )
+        return self.realised_usd.get(day, 0.0) + open_profit
+
+
+def book(fills: Iterable[Fill]) -> Book:
+    """Positions and realised profit of fills in time order, by average price."""
+    positions: dict[str, Position] = {}
+    realised: dict[date, float] = {}
+    for fill in fills:
+        position, profit = _apply(positions.pop(fill.ticker, None), fill)
+        realised[fill.session_date] = realised.get(fill.session_date, 0.0) + profit
+        if position:
+            positions[fill.ticker] = position
+    return Book(positions, realised)
+
+
+def _apply(position: Position | None, fill: Fill) -> tuple[Position | None, float]:
+    if position is None:
+        return _opened(fill, fill.quantity), 0.0
+    if position.quantity * fill.quantity > 0:
+        return _added(position, fill), 0.0
+    closed = min(abs(fill.quantity), abs(position.quantity))
+    direction = 1 if position.quantity > 0 else -1
+    profit = closed * direction * (fill.price - position.average_price)
+    rest = position.quantity + fill.quantity
+    if rest == 0:
+        return None, profit
+    if rest * direction > 0:
+        return replace(position, quantity=rest), profit
+    return _opened(fill, rest), profit
+
+
+def _opened(fill: Fill, quantity: int) -> Position:
+    return Position(
+        ticker=fill.ticker,
+        quantity=quantity,
+        average_price=fill.price,
+        opened_at=fill.at,
+        session_date=fill.session_date,
+        stop_price=fill.stop_price,
+        target_price=fill.target_price,
+        max_hold_minutes=fill.max_hold_minutes,
+    )
+
+
+def _added(position: Position, fill: Fill) -> Position:
+    total = position.quantity + fill.quantity
+    cost = position.quantity * position.average_price + fill.quantity * fill.price
+    return replace(
+        position,
+        quantity=total,
+        average_price=cost / total,
+        stop_price=fill.stop_price or position.stop_price,
+        target_price=fill.target_price or position.target_price,
+    )
+
+
+def exit_reason(
+    position: Position,
+    bar: Bar | None,
+    session: Session | None,
+    now: datetime,
+    config: DispatcherConfig,
+) -> str | None:
+    """Why a position should be closed now; None to keep it.
+
+    Stop and target are judged by the close of a bar that ended after the position was opened,
+    since that close is also what the order is filled at.
+    """
+    if session is None:
+        return None
+    if position.session_date != session.day:
+        return "overnight"
+    if now >= session.closes_at - config.flat_before_close_minutes * MINUTE:
+        return "flat_before_close"
+    if position.max_hold_minutes is not None and now - position.opened_at >= timedelta(
+        minutes=position.max_hold_minutes
+    ):
+        return "max_hold"
+    if bar is None or bar.minute + MINUTE <= position.opened_at:
+        return None
+    return _price_exit(position, bar.close)
+
+
+def _price_exit(position: Position, close: float) -> str | None:
+    direction = 1 if position.quantity > 0 else -1
+    if position.stop_price is not None and direction * (close - position.stop_price) <= 0:
+        return "stop"
+    if position.target_price is not None and direction * (close - position.target_price) >= 0:
+        return "target"
+    return None

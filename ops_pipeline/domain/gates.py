@@ -1,0 +1,261 @@
+"""The thirteen risk gates, in order; each is a total function and refuses what it cannot know."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ops_pipeline.domain.session import MINUTE, Session
+from ops_pipeline.domain.thresholds import DispatcherConfig
+
+ACTIVE, REDUCING, HALTED = "ACTIVE", "REDUCING", "HALTED"
+OPEN, CLOSE = "open", "close"
+NOT_ASKED = "Not asked of closing orders"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that the gates may know, as it was read for one recommendation; None means unknown."""
+
+    now: datetime | None
+    ts: datetime | None
+    ticker: str
+    action: str | None
+    instrument_type: str | None
+    intent: str
+    confidence: float | None
+    trading_state: str | None
+    session: Session | None
+    bar_minute: datetime | None
+    feature_bar_at: datetime | None
+    session_pnl_usd: float | None
+    open_tickers: frozenset[str] | None
+    exposure_usd: float | None
+    order_quantity: int | None
+    order_notional_usd: float | None
+    held_quantity: int | None
+    ticker_executions: int | None
+    minutes_since_execution: float | None
+    has_executed: bool | None
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One gate's answer; code and reason are stable text, the numbers stand apart."""
+
+    gate: str
+    passed: bool
+    code: str
+    reason: str
+    observed: Any = None
+    threshold: Any = None
+
+
+Verdict = tuple[bool, str, str, Any, Any]
+Rule = Callable[[Snapshot, DispatcherConfig], Verdict]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A named rule, and whether closing orders have to pass it."""
+
+    name: str
+    rule: Rule
+    for_closing: bool
+
+
+def evaluate(snapshot: Snapshot, config: DispatcherConfig) -> list[GateResult]:
+    """Every gate's answer, in order, without short circuit."""
+    return [_ask(gate, snapshot, config) for gate in GATES]
+
+
+def _ask(gate: Gate, snapshot: Snapshot, config: DispatcherConfig) -> GateResult:
+    if snapshot.intent == CLOSE and not gate.for_closing:
+        return GateResult(
+            gate=gate.name, passed=True, code=f"{gate.name}.not_asked", reason=NOT_ASKED
+        )
+    passed, code, reason, observed, threshold = gate.rule(snapshot, config)
+    return GateResult(gate.name, passed, f"{gate.name}.{code}", reason, observed, threshold)
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None for anything else: NaN, infinity, text, booleans."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _instant(value: object) -> datetime | None:
+    is_aware = isinstance(value, datetime) and value.tzinfo is not None
+    return value if is_aware and isinstance(value, datetime) else None
+
+
+def _unknown(reason: str, threshold: Any = None) -> Verdict:
+    return False, "unknown", reason, None, threshold
+
+
+def _trading_state(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    state = snapshot.trading_state
+    if state == ACTIVE:
+        return True, "ok", "Trading is active", state, ACTIVE
+    if state == REDUCING:
+        passed = snapshot.intent == CLOSE
+        return passed, "reducing", "Only closing orders while reducing", state, ACTIVE
+    if state == HALTED:
+        return False, "halted", "Trading is halted", state, ACTIVE
+    return _unknown("Trading state unknown", ACTIVE)
+
+
+def _daily_loss_limit(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    pnl, limit = _number(snapshot.session_pnl_usd), -config.max_daily_loss_usd
+    if pnl is None:
+        return _unknown("Profit and loss of the session unknown", limit)
+    if pnl > limit:
+        return True, "ok", "Session loss within the limit", pnl, limit
+    return False, "reached", "Daily loss limit reached", pnl, limit
+
+
+def _trading_hours(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    now, session = _instant(snapshot.now), snapshot.session
+    if now is None:
+        return _unknown("Time unknown")
+    if session is None or not session.is_open(now):
+        return False, "closed", "Market closed", now.isoformat(), None
+    opening, closing = _blocks(snapshot.intent, config)
+    window = f"{session.opens_at + opening:%H:%M}-{session.closes_at - closing:%H:%M} UTC"
+    if now < session.opens_at + opening:
+        return False, "opening_block", "Opening block", now.isoformat(), window
+    if now >= session.closes_at - closing:
+        return False, "closing_block", "Closing block", now.isoformat(), window
+    return True, "ok", "Market open", now.isoformat(), window
+
+
+def _blocks(intent: str, config: DispatcherConfig) -> tuple[timedelta, timedelta]:
+    closing = 0 if intent == CLOSE else config.closing_block_minutes
+    return config.opening_block_minutes * MINUTE, closing * MINUTE
+
+
+def _age(now: datetime | None, since: datetime | None) -> float | None:
+    start, end = _instant(since), _instant(now)
+    return (end - start).total_seconds() if start and end else None
+
+
+def _fresh(age: float | None, limit: int, what: str) -> Verdict:
+    if age is None:
+        return _unknown(f"{what} unknown", limit)
+    if age < 0:
+        return False, "future", f"{what} in the future", age, limit
+    if age <= limit:
+        return True, "ok", f"{what} fresh", age, limit
+    return False, "stale", f"{what} too old", age, limit
+
+
+def _bar_freshness(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    minute = _instant(snapshot.bar_minute)
+    age = _age(snapshot.now, minute + MINUTE if minute else None)
+    return _fresh(age, config.max_bar_age_seconds, "Bar")
+
+
+def _feature_freshness(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    minute = _instant(snapshot.feature_bar_at)
+    age = _age(snapshot.now, minute + MINUTE if minute else None)
+    return _fresh(age, config.max_feature_age_seconds, "Features")
+
+
+def _recommendation_freshness(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    age = _age(snapshot.now, snapshot.ts)
+    return _fresh(age, config.max_recommendation_age_seconds, "Recommendation")
+
+
+def _max_positions(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    limit = config.max_open_positions
+    if not isinstance(snapshot.open_tickers, frozenset):
+        return _unknown("Open positions unknown", limit)
+    count = len(snapshot.open_tickers | {snapshot.ticker})
+    if count <= limit:
+        return True, "ok", "Room for the position", count, limit
+    return False, "reached", "Too many open positions", count, limit
+
+
+def _max_exposure(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    limit = config.max_notional_exposure * config.equity_usd
+    exposure, order = _number(snapshot.exposure_usd), _number(snapshot.order_notional_usd)
+    if exposure is None or order is None or exposure < 0 or order < 0:
+        return _unknown("Exposure unknown", limit)
+    if not snapshot.order_quantity:
+        return False, "no_room", "No room for a single share", exposure, limit
+    if exposure + order <= limit:
+        return True, "ok", "Exposure within the limit", exposure + order, limit
+    return False, "reached", "Exposure limit reached", exposure + order, limit
+
+
+def _ticker_daily_limit(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    count, limit = _number(snapshot.ticker_executions), config.max_trades_per_ticker_per_day
+    if count is None or count < 0:
+        return _unknown("Executions of the ticker unknown", limit)
+    if count < limit:
+        return True, "ok", "Below the ticker's daily limit", int(count), limit
+    return False, "reached", "Daily limit of the ticker reached", int(count), limit
+
+
+def _ticker_cooldown(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    limit = config.ticker_cooldown_minutes
+    if snapshot.has_executed is False:
+        return True, "ok", "No execution of the ticker yet", None, limit
+    minutes = _number(snapshot.minutes_since_execution)
+    if snapshot.has_executed is not True or minutes is None or minutes < 0:
+        return _unknown("Last execution of the ticker unknown", limit)
+    if minutes >= limit:
+        return True, "ok", "Ticker cooled down", minutes, limit
+    return False, "cooling", "Ticker cooling down", minutes, limit
+
+
+def _confidence(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    confidence, limit = _number(snapshot.confidence), config.confidence_threshold
+    if confidence is None or not 0 <= confidence <= 1:
+        return _unknown("Confidence unknown", limit)
+    if confidence >= limit:
+        return True, "ok", "Confidence high enough", confidence, limit
+    return False, "low", "Confidence too low", confidence, limit
+
+
+def _short_position(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    held = _number(snapshot.held_quantity)
+    if held is None or snapshot.action not in ("BUY", "SELL"):
+        return _unknown("Position unknown")
+    if snapshot.intent == CLOSE:
+        sign = 1 if snapshot.action == "SELL" else -1
+        passed = held * sign > 0
+        return passed, "close", "A position to close is needed", int(held), None
+    if snapshot.action == "BUY":
+        return True, "ok", "Not a sale", int(held), None
+    if held > 0 or config.allow_shorting:
+        return True, "ok", "Sale allowed", int(held), config.allow_shorting
+    return False, "disabled", "Shorting disabled", int(held), config.allow_shorting
+
+
+def _action_allowed(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    if not snapshot.action or not snapshot.instrument_type:
+        return _unknown("Action unknown", list(config.actions))
+    action = f"{snapshot.action}_{snapshot.instrument_type}"
+    if action in config.actions:
+        return True, "ok", "Action allowed", action, list(config.actions)
+    return False, "not_allowed", "Action not allowed", action, list(config.actions)
+
+
+GATES = (
+    Gate("trading_state", _trading_state, for_closing=True),
+    Gate("daily_loss_limit", _daily_loss_limit, for_closing=False),
+    Gate("trading_hours", _trading_hours, for_closing=True),
+    Gate("bar_freshness", _bar_freshness, for_closing=True),
+    Gate("feature_freshness", _feature_freshness, for_closing=True),
+    Gate("recommendation_freshness", _recommendation_freshness, for_closing=True),
+    Gate("max_positions", _max_positions, for_closing=False),
+    Gate("max_exposure", _max_exposure, for_closing=False),
+    Gate("ticker_daily_limit", _ticker_daily_limit, for_closing=False),
+    Gate("ticker_cooldown", _ticker_cooldown, for_closing=False),
+    Gate("confidence", _confidence, for_closing=False),
+    Gate("short_position", _short_position, for_closing=True),
+    Gate("action_allowed", _action_allowed, for_closing=False),
+)

@@ -1,0 +1,128 @@
+"""Which entries are the same, what their plain text is, and which tickers they speak of."""
+
+import hashlib
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+from ops_pipeline.domain.values import NewsEntry, Ticker
+
+MAX_TITLE, MAX_SUMMARY = 500, 5_000
+FEED, CASHTAG, SYMBOL, ALIAS = "feed", "cashtag", "symbol", "alias"
+# Symbols that are words too: in a text they count only as a cashtag.
+AMBIGUOUS_SYMBOLS = frozenset({"META", "NOW", "NET", "DE", "CAT", "HD", "ALL", "IT", "ON", "A"})
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A ticker in a text, how it was recognised, and where."""
+
+    ticker: str
+    match_source: str
+    span: str
+
+
+class _TextOnly(HTMLParser):
+    """Collects what a reader would see."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - parser's name
+        self._hidden += tag in ("script", "style")
+        self.parts.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style")
+        self.parts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        if self._hidden <= 0:
+            self.parts.append(data)
+
+
+def plain_text(text: str, limit: int) -> str:
+    """Text without markup, entities, control characters and surplus space, cut to a length."""
+    if "<" in text or "&" in text:
+        parser = _TextOnly()
+        parser.feed(text)
+        parser.close()
+        text = html.unescape("".join(parser.parts))
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
+    return " ".join(text.split())[:limit]
+
+
+def clean(entry: NewsEntry) -> NewsEntry:
+    """The entry with plain text, and with a link only where it is http or https."""
+    link = entry.link.strip()
+    return NewsEntry(
+        feed=entry.feed,
+        entry_id=entry.entry_id.strip(),
+        title=plain_text(entry.title, MAX_TITLE) or "No title",
+        summary=plain_text(entry.summary, MAX_SUMMARY),
+        link=link if re.match(r"https?://", link) else "",
+        published_at=entry.published_at,
+        tickers=entry.tickers,
+    )
+
+
+def entry_key(entry: NewsEntry) -> str:
+    """Identity inside one feed: id, title and link, for one id may cover several entries."""
+    return _hash(entry.entry_id, entry.title, entry.link)
+
+
+def news_id(entry: NewsEntry) -> str:
+    """Identity across feeds: the same title and link are the same story."""
+    return _hash(entry.title, entry.link)
+
+
+def text_hash(title: str, summary: str) -> str:
+    """Identity of what a model reads; identical text is scored once."""
+    text = unicodedata.normalize("NFKC", f"{title}\n{summary}")
+    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+class TickerLinker:
+    """Finds tickers in text by cashtag, symbol and company name."""
+
+    def __init__(self, universe: Sequence[Ticker]) -> None:
+        self._symbols = frozenset(ticker.symbol for ticker in universe)
+        names = {alias: ticker.symbol for ticker in universe for alias in ticker.aliases}
+        self._names = names
+        ordered = sorted(names, key=len, reverse=True)
+        self._alias = (
+            re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, ordered)) + r")(?![\w-])")
+            if ordered
+            else None
+        )
+
+    def mentions(self, text: str) -> list[Mention]:
+        """One mention for each ticker, by its strongest evidence, ordered by ticker."""
+        found: dict[str, Mention] = {}
+        for mention in (*self._cashtags(text), *self._bare(text), *self._aliases(text)):
+            found.setdefault(mention.ticker, mention)
+        return [found[ticker] for ticker in sorted(found)]
+
+    def _cashtags(self, text: str) -> list[Mention]:
+        matches = re.finditer(r"\$([A-Z]{1,5}(?:[.-][A-Z])?)\b", text)
+        return [Mention(m[1], CASHTAG, m[0]) for m in matches if m[1] in self._symbols]
+
+    def _bare(self, text: str) -> list[Mention]:
+        matches = re.finditer(r"(?<![\w$.-])([A-Z]{2,5})(?![\w-])", text)
+        usable = self._symbols - AMBIGUOUS_SYMBOLS
+        return [Mention(m[1], SYMBOL, m[0]) for m in matches if m[1] in usable]
+
+    def _aliases(self, text: str) -> list[Mention]:
+        if self._alias is None:
+            return []
+        return [Mention(self._names[m[1]], ALIAS, m[0]) for m in self._alias.finditer(text)]

@@ -1,0 +1,130 @@
+"""The market's days and minutes: which minutes trade, and when a minute is decided.
+
+A minute is named by its start: minute M covers [M, M + 60 s).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import exchange_calendars
+
+MINUTE = timedelta(minutes=1)
+NEW_YORK = ZoneInfo("America/New_York")
+ROUND_THE_CLOCK = "24/7"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One trading day; it is open in [opens_at, closes_at), both UTC."""
+
+    day: date
+    opens_at: datetime
+    closes_at: datetime
+
+    def minutes(self) -> list[datetime]:
+        """The session's minutes in order: 390 on a whole day of XNYS, 210 on a half day."""
+        count = (self.closes_at - self.opens_at) // MINUTE
+        return [self.opens_at + number * MINUTE for number in range(count)]
+
+    def is_open(self, at: datetime) -> bool:
+        """Whether the session is open at this instant."""
+        return self.opens_at <= at < self.closes_at
+
+
+class Calendar:
+    """Sessions of one exchange: XNYS, or the 24/7 calendar whose session is the UTC day."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.zone = ZoneInfo("UTC") if name == ROUND_THE_CLOCK else NEW_YORK
+
+    def on(self, day: date) -> Session | None:
+        """The session of this day; None on a weekend or a holiday."""
+        calendar = self._exchange(day)
+        if not calendar.is_session(day.isoformat()):
+            return None
+        opens, closes = calendar.session_open_close(day.isoformat())
+        return Session(
+            day, opens.to_pydatetime().astimezone(UTC), closes.to_pydatetime().astimezone(UTC)
+        )
+
+    def at(self, instant: datetime) -> Session | None:
+        """The session that is open at this instant."""
+        session = self.on(self.day(instant))
+        return session if session and session.is_open(instant) else None
+
+    def day(self, instant: datetime) -> date:
+        """The date that this instant has where the exchange stands."""
+        return instant.astimezone(self.zone).date()
+
+    def day_starts_at(self, day: date) -> datetime:
+        """Midnight at the exchange, in UTC."""
+        return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
+
+    def before(self, day: date) -> Session:
+        """The last session before this day."""
+        return self._step(day, -1)
+
+    def after(self, day: date) -> Session:
+        """The first session after this day."""
+        return self._step(day, 1)
+
+    def between(self, first: date, last: date) -> list[Session]:
+        """The sessions from the first day to the last one, both included."""
+        days = ((first + timedelta(days=n)) for n in range((last - first).days + 1))
+        return [session for day in days if (session := self.on(day))]
+
+    def minutes_between(self, start: datetime, end: datetime) -> Iterator[tuple[Session, datetime]]:
+        """The session minutes in [start, end), in order, each with its session."""
+        for session in self.between(self.day(start), self.day(end)):
+            for minute in session.minutes():
+                if start <= minute < end:
+                    yield session, minute
+
+    def _step(self, day: date, step: int) -> Session:
+        moved = day + timedelta(days=step)
+        while (session := self.on(moved)) is None:
+            moved += timedelta(days=step)
+        return session
+
+    def _exchange(self, day: date) -> Any:
+        return _exchange(self.name, day.year)
+
+
+@lru_cache(maxsize=64)
+def _exchange(name: str, year: int) -> Any:
+    # Built year by year: a library calendar of twenty years takes longer than a status page may.
+    # Its bounds are sessions, so it begins and ends beyond the turn of the year.
+    return exchange_calendars.get_calendar(name, start=f"{year - 1}-12-15", end=f"{year + 1}-01-15")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a minute may be decided, counted from its end."""
+
+    settle_seconds: int = 20
+    deadline_seconds: int = 45
+
+    def as_of(self, minute: datetime) -> datetime:
+        """The nominal instant at which this minute is decided."""
+        return minute + MINUTE + timedelta(seconds=self.settle_seconds)
+
+
+def floor_minute(instant: datetime) -> datetime:
+    """The start of the minute that this instant lies in."""
+    return instant.replace(second=0, microsecond=0)
+
+
+def newest_closed_minute(now: datetime) -> datetime:
+    """The newest minute that has ended."""
+    return floor_minute(now) - MINUTE
+
+
+def both_zones(instant: datetime) -> str:
+    """An instant as operators read it: New York first, then UTC."""
+    local = instant.astimezone(NEW_YORK)
+    return f"{local:%Y-%m-%d %H:%M} ET ({instant.astimezone(UTC):%H:%M} UTC)"

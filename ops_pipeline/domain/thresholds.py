@@ -1,0 +1,176 @@
+"""Every number that can pick, refuse or size a trade: default, unit, range and effect."""
+
+import hashlib
+import json
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Seconds = Annotated[int, Field(ge=1, le=86_400)]
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Usd = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+ACTIONS = ("BUY_STOCK", "SELL_STOCK")
+
+
+def _known_actions(actions: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := set(actions) - set(ACTIONS):
+        raise ValueError(f"unknown action {sorted(unknown)[0]}; known are {', '.join(ACTIONS)}")
+    return actions
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Tier(_Frozen):
+    """A block of limits for accounts up to a size."""
+
+    max_equity_usd: Usd
+    risk_per_trade: Ratio
+    confidence_floor: Ratio
+
+
+TIERS = {
+    "tiny": Tier(max_equity_usd=2_000, risk_per_trade=0.01, confidence_floor=0.60),
+    "small": Tier(max_equity_usd=5_000, risk_per_trade=0.01, confidence_floor=0.65),
+    "medium": Tier(max_equity_usd=25_000, risk_per_trade=0.01, confidence_floor=0.55),
+    "large": Tier(max_equity_usd=1e12, risk_per_trade=0.01, confidence_floor=0.45),
+}
+
+
+class WatchlistRules(_Frozen):
+    """How the watchlist picks; windows and shapes are those of the score's formula."""
+
+    enter_score: Ratio = 0.6
+    leave_score: Ratio = 0.3
+    retention_minutes: int = Field(30, ge=0, le=390)
+    max_size: int = Field(30, ge=1, le=1_000)
+    min_size: int = Field(7, ge=0, le=1_000)
+    sentiment_weight: Ratio = 0.35
+    setup_weight: Ratio = 0.25
+    volatility_weight: Ratio = 0.20
+    trend_weight: Ratio = 0.20
+    pressure_strength_weight: Ratio = 0.50
+    pressure_count_weight: Ratio = 0.30
+    pressure_recency_weight: Ratio = 0.20
+    full_news_count: int = 5
+    news_window_seconds: int = 3_600
+    setup_distance: float = 0.01
+    quiet_vol_ratio: float = 0.7
+    vol_ratio_span: float = 0.8
+    neutral_sentiment: float = 0.05
+
+
+class SignalRules(_Frozen):
+    """The rule set and the confidence formula."""
+
+    sma_tolerance: Ratio = 0.005
+    stretched_distance: Ratio = 0.02
+    breakout_distance: Ratio = 0.01
+    no_breakout_multiplier: Ratio = 0.5
+    dead_volume_ratio: float = 0.5
+    unknown_volume_multiplier: Ratio = 0.5
+    # (volume_ratio below this, multiplier): the first match wins
+    volume_steps: tuple[tuple[float, float], ...] = (
+        (1.2, 0.3),
+        (1.5, 0.6),
+        (2.0, 1.0),
+        (3.0, 1.15),
+        (5.0, 1.25),
+    )
+    full_volume_multiplier: float = 1.35
+    trend_weight: Ratio = 0.35
+    setup_weight: Ratio = 0.25
+    volatility_weight: Ratio = 0.20
+    constant_weight: Ratio = 0.20
+    flat_trend: Ratio = 0.5
+    calm_vol_ratio: float = 0.8
+    wild_vol_ratio: float = 1.3
+    calm_vol_score: Ratio = 0.7
+    wild_vol_score: Ratio = 0.5
+    aligned_sentiment_gain: Ratio = 0.25
+    opposed_sentiment_loss: Ratio = 0.20
+    full_news_count: int = 5
+    confidence_floor: Ratio = 0.35
+    cooldown_minutes: int = Field(15, ge=0, le=390)
+    expires_after_seconds: Seconds = 300
+
+    @property
+    def expires_after(self) -> timedelta:
+        """How long after its decision instant a recommendation may trade."""
+        return timedelta(seconds=self.expires_after_seconds)
+
+
+class DispatcherConfig(_Frozen):
+    """What the operator may set; the document in the settings store is an override of these."""
+
+    confidence_min: Ratio = Field(0.70, description="Lowest confidence that trades.")
+    tier: Literal["tiny", "small", "medium", "large"] = Field("large", description="Limits block.")
+    equity_usd: Usd = Field(100_000.0, description="Equity of the paper account.")
+    max_daily_loss_usd: Usd = Field(500.0, description="Session loss that stops opening orders.")
+    max_bar_age_seconds: Seconds = Field(120, description="Oldest bar that trades, from its end.")
+    max_feature_age_seconds: Seconds = Field(300, description="Oldest features that trade.")
+    max_recommendation_age_seconds: Seconds = Field(300, description="Oldest signal that trades.")
+    max_open_positions: int = Field(5, ge=1, le=1_000, description="Positions held at once.")
+    max_notional_exposure: Ratio = Field(1.0, description="Exposure, as a share of equity.")
+    max_notional_per_trade: Ratio = Field(0.10, description="One order, as a share of equity.")
+    max_trades_per_ticker_per_day: int = Field(2, ge=1, le=100, description="Per session.")
+    ticker_cooldown_minutes: int = Field(15, ge=0, le=390, description="Between executions.")
+    allow_shorting: bool = Field(default=False, description="Whether SELL may open a short.")
+    allowed_actions: Annotated[tuple[str, ...], AfterValidator(_known_actions)] = Field(
+        ("BUY_STOCK",), description="ACTION_INSTRUMENT pairs that may trade."
+    )
+    opening_block_minutes: int = Field(5, ge=0, le=120, description="No opening orders before.")
+    closing_block_minutes: int = Field(15, ge=0, le=120, description="No opening orders after.")
+    flat_before_close_minutes: int = Field(5, ge=1, le=120, description="Positions close then.")
+    slippage_bps: float = Field(5.0, ge=0, le=1_000, allow_inf_nan=False, description="Per fill.")
+    stop_loss_vol_mult: float = Field(2.0, gt=0, le=100, allow_inf_nan=False, description="Stop.")
+    stop_horizon_minutes: int = Field(30, ge=1, le=390, description="Horizon of the stop.")
+    min_stop_distance: Ratio = Field(0.005, description="Nearest stop, as a share of the price.")
+    take_profit_risk_reward: float = Field(2.0, gt=0, le=100, description="Target over stop.")
+    max_hold_minutes: int = Field(240, ge=1, le=390, description="Longest time in a position.")
+    max_signals_per_run: int = Field(10, ge=1, le=1_000, description="Claimed by one run.")
+    processing_ttl_minutes: float = Field(1.0, ge=0.5, le=5, description="Lease of a claim.")
+    max_attempts: int = Field(3, ge=1, le=20, description="Claims before a row is FAILED.")
+
+    @model_validator(mode="after")
+    def _lease_is_shorter_than_freshness(self) -> "DispatcherConfig":
+        # A row that is released after it went stale could only be skipped.
+        if self.processing_ttl_minutes * 60 > self.max_recommendation_age_seconds:
+            raise ValueError(
+                "processing_ttl_minutes must not be longer than max_recommendation_age_seconds"
+            )
+        return self
+
+    @property
+    def limits(self) -> Tier:
+        """The limits block of the account's tier."""
+        return TIERS[self.tier]
+
+    @property
+    def confidence_threshold(self) -> float:
+        """The confidence that is really asked for."""
+        return max(self.confidence_min, self.limits.confidence_floor)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The actions that may trade; permission to short implies SELL_STOCK."""
+        extra = ("SELL_STOCK",) if self.allow_shorting else ()
+        return tuple(dict.fromkeys((*self.allowed_actions, *extra)))
+
+    def document(self) -> dict[str, Any]:
+        """Every value in force, as it is stored beside each run."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """A hash of every value in force."""
+        text = json.dumps(self.document(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# At the production default a day without news rarely trades; these modes exist to be watched.
+PROFILES: dict[str, dict[str, Any]] = {
+    "replay": {"confidence_min": 0.55},
+    "sandbox": {"confidence_min": 0.55},
+}

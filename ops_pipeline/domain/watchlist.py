@@ -1,0 +1,170 @@
+"""Which tickers are worth watching: a score, and a pick with hysteresis."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ops_pipeline.domain.thresholds import WatchlistRules
+from ops_pipeline.domain.values import FeatureRow, WatchlistEntry
+
+DUE_EVERY_MINUTES = 5
+
+
+def is_due(minute: datetime, opens_at: datetime) -> bool:
+    """Whether the watchlist decides in this minute of the session: the first and each fifth."""
+    return int((minute - opens_at).total_seconds() // 60) % DUE_EVERY_MINUTES == 0
+
+
+def components(row: FeatureRow, rules: WatchlistRules) -> dict[str, float]:
+    """The four parts of the score, each between 0 and 1."""
+    return {
+        "sentiment_pressure": _sentiment_pressure(row, rules),
+        "setup_quality": _unit(1 - abs(row.distance_sma20 or 0.0) / rules.setup_distance),
+        "volatility": _unit(
+            ((row.vol_ratio or 0.0) - rules.quiet_vol_ratio) / rules.vol_ratio_span
+        ),
+        "trend_alignment": _trend_alignment(row, rules),
+    }
+
+
+def score(parts: Mapping[str, float], rules: WatchlistRules) -> float:
+    """The weighted sum of the four parts."""
+    return (
+        rules.sentiment_weight * parts["sentiment_pressure"]
+        + rules.setup_weight * parts["setup_quality"]
+        + rules.volatility_weight * parts["volatility"]
+        + rules.trend_weight * parts["trend_alignment"]
+    )
+
+
+def _sentiment_pressure(row: FeatureRow, rules: WatchlistRules) -> float:
+    # An age of 0 means unknown, as in the parity vectors; a minute ends after its news.
+    age = row.news_age_seconds_60 or float(rules.news_window_seconds)
+    strength = _unit(abs(row.sentiment_60 or 0.0))
+    count = _unit(row.news_count_60 / rules.full_news_count)
+    recency = _unit(1 - age / rules.news_window_seconds)
+    return (
+        rules.pressure_strength_weight * strength
+        + rules.pressure_count_weight * count
+        + rules.pressure_recency_weight * recency
+    )
+
+
+def _trend_alignment(row: FeatureRow, rules: WatchlistRules) -> float:
+    sentiment = row.sentiment_60 or 0.0
+    direction = (sentiment > rules.neutral_sentiment) - (sentiment < -rules.neutral_sentiment)
+    if not row.trend_state or not direction:
+        return 0.5
+    return 1.0 if row.trend_state == direction else 0.0
+
+
+def _unit(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    row: FeatureRow
+    rank: int
+    score: float
+    parts: dict[str, float]
+
+
+def pick(
+    rows: Sequence[FeatureRow],
+    members: Mapping[str, datetime],
+    minute: datetime,
+    rules: WatchlistRules,
+) -> list[WatchlistEntry]:
+    """One decision over all tickers that have features.
+
+    Args:
+        rows: the feature row of each ticker at this minute.
+        members: tickers that are in now, with the minute at which they entered.
+        minute: the minute that decides.
+        rules: scores and sizes.
+
+    Returns:
+        One entry for each row, best first. A member whose features are missing is out.
+    """
+    ranked = _ranked(rows, rules)
+    reasons: dict[str, str] = {}
+    for item in ranked:
+        reasons[item.row.ticker] = _verdict(item, members.get(item.row.ticker), minute, rules)
+    _limit(ranked, reasons, rules)
+    _fill_up(ranked, reasons, rules)
+    return [_entry(item, reasons[item.row.ticker], members, minute) for item in ranked]
+
+
+def _ranked(rows: Sequence[FeatureRow], rules: WatchlistRules) -> list[_Ranked]:
+    scored = [(row, components(row, rules)) for row in rows]
+    scored.sort(key=lambda pair: (-score(pair[1], rules), pair[0].ticker))
+    return [
+        _Ranked(row, rank, score(parts, rules), parts)
+        for rank, (row, parts) in enumerate(scored, start=1)
+    ]
+
+
+def _verdict(
+    item: _Ranked, entered_at: datetime | None, minute: datetime, rules: WatchlistRules
+) -> str:
+    if item.score >= rules.enter_score:
+        return "in: score"
+    if entered_at is None:
+        return "out: score"
+    if item.score >= rules.leave_score:
+        return "in: kept"
+    held = (minute - entered_at).total_seconds() / 60
+    return "in: retained" if held < rules.retention_minutes else "out: score"
+
+
+def _limit(ranked: Sequence[_Ranked], reasons: dict[str, str], rules: WatchlistRules) -> None:
+    inside = [item.row.ticker for item in ranked if reasons[item.row.ticker].startswith("in")]
+    for ticker in inside[rules.max_size :]:
+        reasons[ticker] = "out: full"
+
+
+def _fill_up(ranked: Sequence[_Ranked], reasons: dict[str, str], rules: WatchlistRules) -> None:
+    inside = sum(reason.startswith("in") for reason in reasons.values())
+    wanted = min(rules.min_size, rules.max_size) - inside
+    for item in ranked:
+        if wanted <= 0:
+            return
+        if reasons[item.row.ticker] == "out: score":
+            reasons[item.row.ticker] = "in: filled up"
+            wanted -= 1
+
+
+def _entry(
+    item: _Ranked, reason: str, members: Mapping[str, datetime], minute: datetime
+) -> WatchlistEntry:
+    ticker, inside = item.row.ticker, reason.startswith("in")
+    entered_at = members.get(ticker, minute) if inside else None
+    return WatchlistEntry(
+        ticker, minute, item.score, item.rank, inside, reason, entered_at, item.parts
+    )
+
+
+def fold(
+    minutes: Sequence[datetime],
+    opens_at: datetime,
+    rows: Mapping[datetime, Sequence[FeatureRow]],
+    members: Mapping[str, datetime],
+    rules: WatchlistRules,
+) -> dict[datetime, list[WatchlistEntry]]:
+    """Decide minute after minute of one session; only due minutes have entries.
+
+    Args:
+        minutes: session minutes in order.
+        opens_at: the session's first minute.
+        rows: feature rows by minute.
+        members: who is in before the first of these minutes, and since when; nobody at the open.
+        rules: scores and sizes.
+    """
+    decisions: dict[datetime, list[WatchlistEntry]] = {}
+    for minute in minutes:
+        if not is_due(minute, opens_at):
+            continue
+        decisions[minute] = pick(rows.get(minute, ()), members, minute, rules)
+        members = {e.ticker: e.entered_at for e in decisions[minute] if e.entered_at is not None}
+    return decisions

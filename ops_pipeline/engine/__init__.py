@@ -1,0 +1,1 @@
+"""What this project adds to Dagster itself; it knows nothing of the pipeline."""

@@ -1,0 +1,1 @@
+"""A generated market, for demos and for round-the-clock runs."""

@@ -1,0 +1,233 @@
+"""Reads the environment and the files of the var folder into one frozen Settings."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ops_pipeline.domain.errors import BadConfiguration
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+DEFAULT_BASE_NAME = "ops_pipeline"
+
+
+class Mode(StrEnum):
+    """Where the market comes from; each mode has databases of its own."""
+
+    REPLAY = "replay"
+    SANDBOX = "sandbox"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether this mode's present is the real one."""
+        return self is not Mode.REPLAY
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to reach a PostgreSQL server, and the name that its databases begin with."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    base_name: str = DEFAULT_BASE_NAME
+    is_embedded: bool = False
+
+
+@dataclass(frozen=True)
+class PartitionWindow:
+    """First and last session day of the minute partitions; no last day means that they go on."""
+
+    first_day: date
+    last_day: date | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the environment and the var folder decide; nothing else reads either."""
+
+    mode: Mode
+    var_dir: Path
+    server: Server | None
+    reader_password: str = field(default="", repr=False)
+    web_port: int = 3000
+    window: PartitionWindow | None = None
+
+    @property
+    def mode_dir(self) -> Path:
+        """What this mode keeps on disk: its market, Dagster's files, logs."""
+        return self.var_dir / self.mode.value
+
+    @property
+    def connection_file(self) -> Path:
+        """Port and passwords of the embedded server (0600)."""
+        return connection_file(self.var_dir)
+
+    @property
+    def window_file(self) -> Path:
+        """The days of the minute partitions."""
+        return self.mode_dir / "partitions.json"
+
+    @property
+    def base_name(self) -> str:
+        """What the names of this installation's databases begin with."""
+        return self.server.base_name if self.server else DEFAULT_BASE_NAME
+
+    @property
+    def pipeline_database(self) -> str:
+        """The database of the pipeline's own tables, and of dbt's."""
+        return f"{self.base_name}_{self.mode.value}"
+
+    @property
+    def dagster_database(self) -> str:
+        """The database of Dagster's runs and events."""
+        return f"{self.base_name}_{self.mode.value}_dagster"
+
+    @property
+    def dbt_dir(self) -> Path:
+        """Where dbt keeps what it parsed and compiled."""
+        return self.mode_dir / "dbt"
+
+    def environment(self) -> dict[str, str]:
+        """What Dagster, dbt and their child processes read from their environment.
+
+        Raises:
+            BadConfiguration: there is no server yet.
+        """
+        if self.server is None:
+            raise BadConfiguration("there is no database yet", "run: ops-pipeline init")
+        port = str(self.server.port)
+        return {
+            "OPS_MODE": self.mode.value,
+            "OPS_VAR_DIR": str(self.var_dir),
+            "OPS_DAGSTER_DIR": str(self.mode_dir / "dagster"),
+            "OPS_DAGSTER_DB_HOST": self.server.host,
+            "OPS_DAGSTER_DB_PORT": port,
+            "OPS_DAGSTER_DB_NAME": self.dagster_database,
+            "OPS_DAGSTER_DB_USER": self.server.user,
+            "OPS_DAGSTER_DB_PASSWORD": self.server.password,
+            "OPS_DBT_HOST": self.server.host,
+            "OPS_DBT_PORT": port,
+            "OPS_DBT_NAME": self.pipeline_database,
+            "OPS_DBT_USER": self.server.user,
+            "DBT_ENV_SECRET_OPS_PASSWORD": self.server.password,
+            "DAGSTER_HOME": str(PROJECT_DIR),
+            # Range runs write hundreds of events; one by one they take most of the time.
+            "DAGSTER_EVENT_BATCH_SIZE": "1000",
+            "DO_NOT_TRACK": "1",
+        }
+
+    @property
+    def reader(self) -> str:
+        """The role that may only read."""
+        return f"{self.base_name}_reader"
+
+
+def connection_file(var_dir: Path) -> Path:
+    """Where the embedded server's port and passwords are kept."""
+    return var_dir / "postgres" / "connection.json"
+
+
+def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings of this process; a mode given here wins over OPS_MODE.
+
+    Raises:
+        BadConfiguration: a value cannot be used; the message names it.
+    """
+    chosen = _mode(mode or environ.get("OPS_MODE") or Mode.REPLAY.value)
+    var_dir = Path(environ.get("OPS_VAR_DIR") or PROJECT_DIR / "var").resolve()
+    server, reader_password = _server(environ, var_dir)
+    window_file = var_dir / chosen.value / "partitions.json"
+    return Settings(
+        mode=chosen,
+        var_dir=var_dir,
+        server=server,
+        reader_password=reader_password,
+        web_port=_port("OPS_WEB_PORT", environ.get("OPS_WEB_PORT") or "3000"),
+        window=_window(window_file, environ),
+    )
+
+
+def save_window(settings: Settings, window: PartitionWindow) -> None:
+    """Keep the days of the minute partitions; the code location reads them when it starts."""
+    settings.mode_dir.mkdir(parents=True, exist_ok=True)
+    last = window.last_day.isoformat() if window.last_day else None
+    document = {"first_day": window.first_day.isoformat(), "last_day": last}
+    settings.window_file.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _mode(text: str) -> Mode:
+    try:
+        return Mode(text)
+    except ValueError:
+        known = ", ".join(mode.value for mode in Mode)
+        raise BadConfiguration(f"unknown mode {text!r}; it is one of: {known}") from None
+
+
+def _port(name: str, text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise BadConfiguration(f"{name} must be a port between 1 and 65535, not {text!r}")
+    return int(text)
+
+
+def reader_file(var_dir: Path) -> Path:
+    """Where the reading role's password is kept, on a server that is not ours (0600)."""
+    return var_dir / "reader.json"
+
+
+def _kept_reader_password(var_dir: Path) -> str:
+    path = reader_file(var_dir)
+    return str(json.loads(path.read_text(encoding="utf-8"))["password"]) if path.exists() else ""
+
+
+def _server(environ: Mapping[str, str], var_dir: Path) -> tuple[Server | None, str]:
+    if url := environ.get("DATABASE_URL"):
+        return _server_of_url(url), _kept_reader_password(var_dir)
+    if host := environ.get("DB_HOST"):
+        parts = Server(
+            host=host,
+            port=_port("DB_PORT", environ.get("DB_PORT") or "5432"),
+            user=environ.get("DB_USER") or "postgres",
+            password=environ.get("DB_PASSWORD") or "",
+            base_name=environ.get("DB_NAME") or DEFAULT_BASE_NAME,
+        )
+        return parts, _kept_reader_password(var_dir)
+    path = connection_file(var_dir)
+    if not path.exists():
+        return None, ""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    server = Server("127.0.0.1", kept["port"], kept["user"], kept["password"], is_embedded=True)
+    return server, kept["reader_password"]
+
+
+def _server_of_url(url: str) -> Server:
+    parts = urlsplit(url)
+    base_name = unquote(parts.path.lstrip("/")) or DEFAULT_BASE_NAME
+    if not parts.scheme.startswith("postgres") or not parts.hostname:
+        raise BadConfiguration("DATABASE_URL must read postgresql://user:password@host:port/name")
+    try:
+        port = parts.port or 5432
+    except ValueError:
+        raise BadConfiguration("DATABASE_URL has a port that is no number") from None
+    user = unquote(parts.username or "postgres")
+    return Server(parts.hostname, port, user, unquote(parts.password or ""), base_name)
+
+
+def _window(path: Path, environ: Mapping[str, str]) -> PartitionWindow | None:
+    first, last = environ.get("OPS_PARTITIONS_START"), environ.get("OPS_PARTITIONS_END")
+    if not first:
+        if not path.exists():
+            return None
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        first, last = kept["first_day"], kept["last_day"]
+    try:
+        return PartitionWindow(
+            date.fromisoformat(first), date.fromisoformat(last) if last else None
+        )
+    except ValueError as error:
+        raise BadConfiguration(f"the days of the partitions must be dates: {error}") from None

@@ -1,0 +1,129 @@
+"""Creates this installation's databases and its read-only role."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
+
+from ops_pipeline.domain.errors import BadConfiguration, NotRunning
+from ops_pipeline.settings import Settings, reader_file
+from ops_pipeline.storage.engine import CONNECT_TIMEOUT_SECONDS, server_of
+
+READER_TIMEOUT_SECONDS = 10
+
+
+@contextmanager
+def _session(settings: Settings, database: str) -> Iterator[psycopg.Connection]:
+    server = server_of(settings)
+    try:
+        connection = psycopg.connect(
+            host=server.host,
+            port=server.port,
+            user=server.user,
+            password=server.password,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        )
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[0]
+        hint = "run: ops-pipeline up" if server.is_embedded else "check DATABASE_URL"
+        raise NotRunning(
+            f"PostgreSQL at {server.host}:{server.port} does not answer: {reason}", hint
+        ) from error
+    with connection:
+        yield connection
+
+
+def create_databases(settings: Settings) -> None:
+    """Create the databases of this mode and the role that may only read; what exists stays.
+
+    Raises:
+        NotRunning: the server does not answer.
+        BadConfiguration: this user may not create them; the message says which to create.
+    """
+    wanted = [settings.pipeline_database, settings.dagster_database]
+    with _session(settings, "postgres") as connection:
+        rows = connection.execute("select datname from pg_database").fetchall()
+        existing = {row[0] for row in rows}
+        try:
+            for name in wanted:
+                if name not in existing:
+                    connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+            _create_reader(connection, settings)
+        except InsufficientPrivilege as error:
+            raise BadConfiguration(
+                f"the databases {' and '.join(wanted)} and the role {settings.reader} must exist,"
+                " and this user may not create them",
+                "have them created, then run: ops-pipeline init",
+            ) from error
+    _tune(settings)
+
+
+def grant_reader(settings: Settings) -> None:
+    """Let the reading role see every table of the pipeline, those to come included."""
+    with _session(settings, settings.pipeline_database) as connection:
+        for schema in ("public", "features"):
+            _grant(connection, settings.reader, schema)
+
+
+def _create_reader(connection: psycopg.Connection, settings: Settings) -> None:
+    name = sql.Identifier(settings.reader)
+    known = connection.execute(
+        "select 1 from pg_roles where rolname = %s", [settings.reader]
+    ).fetchone()
+    if not known:
+        connection.execute(sql.SQL("create role {} login").format(name))
+    password = sql.Literal(settings.reader_password)
+    connection.execute(sql.SQL("alter role {} password {}").format(name, password))
+    for option, value in (
+        ("default_transaction_read_only", "on"),
+        ("statement_timeout", f"{READER_TIMEOUT_SECONDS}s"),
+    ):
+        connection.execute(
+            sql.SQL("alter role {} set {} = {}").format(
+                name, sql.Identifier(option), sql.Literal(value)
+            )
+        )
+
+
+def _grant(connection: psycopg.Connection, reader: str, schema: LiteralString) -> None:
+    names = {"schema": sql.Identifier(schema), "reader": sql.Identifier(reader)}
+    statements: tuple[LiteralString, ...] = (
+        "create schema if not exists {schema}",
+        "grant usage on schema {schema} to {reader}",
+        "grant select on all tables in schema {schema} to {reader}",
+        "alter default privileges in schema {schema} grant select on tables to {reader}",
+    )
+    for statement in statements:
+        connection.execute(sql.SQL(statement).format(**names))
+
+
+def _tune(settings: Settings) -> None:
+    with _session(settings, settings.pipeline_database) as connection:
+        name = sql.Identifier(settings.pipeline_database)
+        connection.execute(
+            sql.SQL("alter database {} set search_path = public, features").format(name)
+        )
+    with _session(settings, settings.dagster_database) as connection:
+        # Losing the last events of a crash loses history, not orders.
+        name = sql.Identifier(settings.dagster_database)
+        connection.execute(sql.SQL("alter database {} set synchronous_commit = off").format(name))
+
+
+def keep_reader_password(var_dir: Path) -> None:
+    """Make the reading role's password for a server that is not ours, once, in a 0600 file."""
+    path = reader_file(var_dir)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump({"password": secrets.token_urlsafe(24)}, file)

@@ -1,0 +1,206 @@
+"""The queue of recommendations and the runs that work on it; each move names its claim."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping
+
+from ops_pipeline.domain.dispatch import Decision, Status
+from ops_pipeline.domain.thresholds import DispatcherConfig
+from ops_pipeline.domain.values import Recommendation
+from ops_pipeline.storage.queries import query
+
+ACCOUNT = "paper"
+ABANDONED_AFTER_MINUTES = 10
+
+
+class FenceLost(Exception):
+    """A row changed hands while it was worked on; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A claimed recommendation, and the features that it was made on."""
+
+    recommendation: Recommendation
+    session_date: date
+    features: Mapping[str, Any] | None
+
+
+def insert_run(
+    connection: Connection,
+    run_id: UUID,
+    started_at: datetime,
+    config: DispatcherConfig,
+    *,
+    mode: str,
+    code_version: str,
+    orchestrator_run_id: str,
+) -> None:
+    """Open a run, with every setting in force."""
+    row = {
+        "run_id": run_id,
+        "started_at": started_at,
+        "mode": mode,
+        "code_version": code_version,
+        "config_hash": config.fingerprint(),
+        "config": json.dumps(config.document(), allow_nan=False),
+        "orchestrator_run_id": orchestrator_run_id,
+    }
+    connection.execute(query("dispatch", "insert_run"), row)
+
+
+def finish_run(
+    connection: Connection,
+    run_id: UUID,
+    finished_at: datetime,
+    *,
+    pulled: int,
+    released: int,
+    expired: int,
+) -> None:
+    """Close a run; what it did is counted from the rows."""
+    parameters = {
+        "run_id": run_id,
+        "finished_at": finished_at,
+        "pulled": pulled,
+        "released": released,
+        "expired": expired,
+    }
+    connection.execute(query("dispatch", "finish_run"), parameters)
+
+
+def abandon_runs(connection: Connection, now: datetime) -> int:
+    """Close runs that were opened long ago and never finished."""
+    parameters = {"now": now, "older_than_minutes": ABANDONED_AFTER_MINUTES}
+    return connection.execute(query("dispatch", "abandon_runs"), parameters).rowcount
+
+
+def insert_exit(
+    connection: Connection,
+    *,
+    ticker: str,
+    action: str,
+    ts: datetime,
+    minute: datetime,
+    session_date: date,
+    expires_at: datetime,
+    reason: Mapping[str, Any],
+    features: Mapping[str, Any],
+) -> bool:
+    """Propose to close a position; False where one is proposed already."""
+    row = {
+        "ticker": ticker,
+        "action": action,
+        "ts": ts,
+        "minute": minute,
+        "session_date": session_date,
+        "expires_at": expires_at,
+        "reason": json.dumps(reason, allow_nan=False),
+        "features_snapshot": json.dumps(features, allow_nan=False),
+    }
+    return connection.execute(query("dispatch", "insert_exit"), row).rowcount == 1
+
+
+def expire(connection: Connection, now: datetime) -> int:
+    """Close what is too old to trade. Returns how many rows."""
+    return connection.execute(query("dispatch", "expire"), {"now": now}).rowcount
+
+
+def release_stuck(connection: Connection) -> int:
+    """Give back rows whose lease has run out. Returns how many."""
+    return connection.execute(query("dispatch", "release_stuck")).rowcount
+
+
+def claim(
+    connection: Connection, run_id: UUID, now: datetime, config: DispatcherConfig
+) -> dict[int, int]:
+    """Take pending rows for a run: the claim's epoch by the row's id."""
+    parameters = {
+        "run_id": run_id,
+        "now": now,
+        "limit": config.max_signals_per_run,
+        "lease_seconds": config.processing_ttl_minutes * 60,
+    }
+    rows = connection.execute(query("dispatch", "claim"), parameters)
+    return {row[0]: row[1] for row in rows}
+
+
+def owned(connection: Connection, claims: Mapping[int, int]) -> list[Owned]:
+    """The claimed rows that are still ours, locked, in the order in which they are decided."""
+    parameters = {"ids": list(claims), "epochs": list(claims.values())}
+    rows = connection.execute(query("dispatch", "owned"), parameters).mappings()
+    return [_owned(row) for row in rows]
+
+
+def finish(
+    connection: Connection,
+    recommendation: Recommendation,
+    status: Status,
+    decision: Decision,
+    now: datetime,
+) -> None:
+    """Close a row under its claim.
+
+    Raises:
+        FenceLost: the claim no longer holds the row.
+    """
+    parameters = {
+        "id": recommendation.id,
+        "claim_epoch": recommendation.claim_epoch,
+        "status": status.value,
+        "failure_reason": decision.failure_reason,
+        "gates": json.dumps(decision.gates, allow_nan=False),
+        "now": now,
+    }
+    if connection.execute(query("dispatch", "finish"), parameters).rowcount != 1:
+        raise FenceLost(f"recommendation {recommendation.id} is no longer held")
+
+
+def lock_account(connection: Connection, account: str = ACCOUNT) -> None:
+    """Be the only one who decides orders of this account until the transaction ends."""
+    connection.execute(query("dispatch", "lock_account"), {"account": account}).one()
+
+
+def read_trading_state(connection: Connection) -> str:
+    """ACTIVE, REDUCING or HALTED."""
+    state: str = connection.execute(query("dispatch", "read_trading_state")).scalar_one()
+    return state
+
+
+def status_counts(connection: Connection) -> dict[str, int]:
+    """How many recommendations stand where."""
+    return {row[0]: row[1] for row in connection.execute(query("dispatch", "status_counts"))}
+
+
+def newest_pending(connection: Connection) -> tuple[int | None, int]:
+    """The newest row that waits, and how many wait."""
+    row = connection.execute(query("dispatch", "newest_pending")).one()
+    return row[0], row[1]
+
+
+def skips_between(connection: Connection, start: datetime, end: datetime) -> dict[str, int]:
+    """Why recommendations of minutes in [start, end) were skipped."""
+    rows = connection.execute(query("dispatch", "skips_between"), {"start": start, "end": end})
+    return {row[0]: row[1] for row in rows}
+
+
+def _owned(row: RowMapping) -> Owned:
+    recommendation = Recommendation(
+        id=row["id"],
+        ts=row["ts"].astimezone(UTC),
+        ticker=row["ticker"],
+        minute=row["minute"].astimezone(UTC),
+        action=row["action"],
+        instrument_type=row["instrument_type"],
+        intent=row["intent"],
+        confidence=row["confidence"],
+        expires_at=row["expires_at"].astimezone(UTC),
+        claim_epoch=row["claim_epoch"],
+        reason=row["reason"],
+    )
+    return Owned(recommendation, row["session_date"], row["features_snapshot"])

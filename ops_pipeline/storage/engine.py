@@ -1,0 +1,70 @@
+"""Connections to the pipeline's database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from ops_pipeline.domain.errors import NotRunning
+from ops_pipeline.settings import Server, Settings
+
+CONNECT_TIMEOUT_SECONDS = 5
+# Ingest takes it shared before it stamps a row; the cut-off is read under the exclusive one.
+KNOWLEDGE_LOCK = 7_310_001
+
+
+def server_of(settings: Settings) -> Server:
+    """The server of these settings.
+
+    Raises:
+        NotRunning: there is none yet.
+    """
+    if settings.server is None:
+        raise NotRunning("there is no database yet", "run: ops-pipeline init")
+    return settings.server
+
+
+def open_engine(
+    settings: Settings, database: str | None = None, *, as_reader: bool = False
+) -> Engine:
+    """An engine on one of this installation's databases, the pipeline's own by default."""
+    server = server_of(settings)
+    url = URL.create(
+        "postgresql+psycopg",
+        username=settings.reader if as_reader else server.user,
+        password=settings.reader_password if as_reader else server.password,
+        host=server.host,
+        port=server.port,
+        database=database or settings.pipeline_database,
+    )
+    options = "-c timezone=UTC -c idle_in_transaction_session_timeout=60000 -c lock_timeout=30000"
+    return create_engine(
+        url,
+        pool_size=2,
+        max_overflow=8,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "options": options},
+    )
+
+
+@contextmanager
+def reachable(settings: Settings) -> Iterator[None]:
+    """Turn a refused connection into one line that says what to try."""
+    try:
+        yield
+    except OperationalError as error:
+        where = f"{settings.server.host}:{settings.server.port}" if settings.server else "nowhere"
+        first_line = str(error.orig).strip().splitlines()[0]
+        hint = (
+            "run: ops-pipeline up"
+            if settings.server and settings.server.is_embedded
+            else ("check DATABASE_URL, and that the server runs")
+        )
+        raise NotRunning(f"PostgreSQL at {where} does not answer: {first_line}", hint) from error
+
+
+def lock_knowledge(connection: Connection, *, exclusive: bool) -> None:
+    """Hold the knowledge lock until the transaction ends."""
+    shared = "" if exclusive else "_shared"
+    connection.execute(text(f"select pg_advisory_xact_lock{shared}(:key)"), {"key": KNOWLEDGE_LOCK})

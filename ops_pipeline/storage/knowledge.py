@@ -1,0 +1,143 @@
+"""What the present is, what was known when, and how far each stage has come."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from sqlalchemy import Connection
+
+from ops_pipeline.domain.errors import NotRunning
+from ops_pipeline.domain.session import Session
+from ops_pipeline.settings import Mode
+from ops_pipeline.storage.engine import lock_knowledge
+from ops_pipeline.storage.queries import query
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """A minute, the session that it belongs to, and the instant up to which it may know."""
+
+    minute: datetime
+    session_date: date
+    cutoff: datetime
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage has come, and when it last wrote."""
+
+    stage: str
+    minute: datetime
+    written_at: datetime
+
+
+def read_now(connection: Connection, mode: Mode) -> datetime:
+    """The present, aware and UTC: the clock's, or in a replay the driver's.
+
+    Raises:
+        NotRunning: a replay that has not begun.
+    """
+    if mode.is_live:
+        return datetime.now(UTC)  # noqa: TID251 - the one place that reads the clock
+    present: datetime | None = connection.execute(query("knowledge", "read_present")).scalar()
+    if present is None:
+        raise NotRunning("the replay has no present yet", "run: ops-pipeline demo")
+    return present.astimezone(UTC)
+
+
+def stamp_now(connection: Connection, mode: Mode) -> datetime:
+    """The instant of receipt for rows of this transaction; cut-offs wait until it has ended."""
+    lock_knowledge(connection, exclusive=False)
+    return read_now(connection, mode)
+
+
+def set_present(connection: Connection, present: datetime) -> None:
+    """Move the present of a replay."""
+    connection.execute(query("knowledge", "set_present"), {"present": present})
+
+
+def stamp_cutoffs(
+    connection: Connection,
+    minutes: Sequence[tuple[Session, datetime]],
+    cutoffs: Mapping[datetime, datetime],
+    run_id: str,
+) -> None:
+    """Keep the cut-off of each minute; a minute that has one keeps it."""
+    rows = [
+        {
+            "minute": minute,
+            "session_date": session.day,
+            "session_opens_at": session.opens_at,
+            "cutoff": cutoffs[minute],
+            "run_id": run_id,
+        }
+        for session, minute in minutes
+    ]
+    if rows:
+        connection.execute(query("knowledge", "insert_cutoffs"), rows)
+
+
+def cutoffs_between(connection: Connection, start: datetime, end: datetime) -> list[Cutoff]:
+    """The stored cut-offs of minutes in [start, end), in order."""
+    rows = connection.execute(
+        query("knowledge", "cutoffs_between"), {"start": start, "end": end}
+    ).mappings()
+    return [
+        Cutoff(r["minute"].astimezone(UTC), r["session_date"], r["cutoff"].astimezone(UTC))
+        for r in rows
+    ]
+
+
+def insert_stage_minutes(
+    connection: Connection,
+    stage: str,
+    minutes: Iterable[tuple[Session, datetime]],
+    counts: Mapping[datetime, int],
+    run_id: str,
+) -> None:
+    """Keep that a stage has finished with these minutes, and how many rows each gave."""
+    rows = [
+        {
+            "stage": stage,
+            "minute": minute,
+            "session_date": session.day,
+            "rows_count": counts.get(minute, 0),
+            "run_id": run_id,
+        }
+        for session, minute in minutes
+    ]
+    if rows:
+        connection.execute(query("knowledge", "insert_stage_minutes"), rows)
+
+
+def newest_stage_minutes(connection: Connection) -> dict[str, Progress]:
+    """How far each stage has come, by its word."""
+    rows = connection.execute(query("knowledge", "newest_stage_minutes")).mappings()
+    return {row["stage"]: Progress(row["stage"], row["minute"], row["written_at"]) for row in rows}
+
+
+def finished_minutes(
+    connection: Connection, stages: Sequence[str], start: datetime, end: datetime
+) -> set[datetime]:
+    """The minutes in [start, end) that every one of these stages has finished."""
+    rows = connection.execute(
+        query("knowledge", "finished_minutes"),
+        {"stages": list(stages), "start": start, "end": end},
+    )
+    return {row[0].astimezone(UTC) for row in rows}
+
+
+def forget_stage_minutes(connection: Connection, session_date: date, start: datetime) -> None:
+    """Forget that any stage has finished minutes of a session from a minute on."""
+    connection.execute(
+        query("knowledge", "forget_stage_minutes"),
+        {"session_date": session_date, "start": start},
+    )
+
+
+def counts_by_minute(
+    connection: Connection, stage: str, start: datetime, end: datetime
+) -> dict[datetime, int]:
+    """How many rows a stage has for each minute of [start, end)."""
+    rows = connection.execute(query(stage, "count_by_minute"), {"start": start, "end": end})
+    return {row[0].astimezone(UTC): row[1] for row in rows}

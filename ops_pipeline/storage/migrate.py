@@ -1,0 +1,106 @@
+"""Runs the numbered migrations forward, and refuses one that was edited after it ran."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+from sqlalchemy import Connection, Engine, text
+
+from ops_pipeline.domain.errors import BadConfiguration
+
+_FILE = re.compile(r"(\d{4})_\w+\.sql")
+_LOCK = 7_310_002
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One numbered file."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """What the file's text hashes to."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def shipped() -> list[Migration]:
+    """The migrations of this version, in order.
+
+    Raises:
+        BadConfiguration: a number is missing or stands twice.
+    """
+    folder = files("ops_pipeline.storage").joinpath("migrations")
+    found = sorted(path.name for path in folder.iterdir() if _FILE.fullmatch(path.name))
+    migrations = [
+        Migration(int(name[:4]), name, folder.joinpath(name).read_text(encoding="utf-8"))
+        for name in found
+    ]
+    check_numbers(migrations)
+    return migrations
+
+
+def check_numbers(migrations: list[Migration]) -> None:
+    """Refuse a list of migrations that is not numbered 1, 2, 3 and so on."""
+    for expected, migration in enumerate(migrations, start=1):
+        if migration.number != expected:
+            raise BadConfiguration(f"migration {migration.name} should be number {expected:04}")
+
+
+def migrate(engine: Engine, migrations: list[Migration] | None = None) -> list[str]:
+    """Bring a database up to this version; each migration is one transaction.
+
+    Returns:
+        The names of the migrations that ran.
+
+    Raises:
+        BadConfiguration: a migration that has run before reads differently now.
+    """
+    ran = []
+    for migration in shipped() if migrations is None else migrations:
+        with engine.begin() as connection:
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            if _run(connection, migration):
+                ran.append(migration.name)
+    return ran
+
+
+def pending(engine: Engine) -> list[str]:
+    """The names of the migrations that have not run."""
+    with engine.connect() as connection:
+        has_table = connection.execute(text("select to_regclass('schema_migrations')")).scalar()
+        rows = connection.execute(text("select number from schema_migrations")) if has_table else ()
+        done = {row[0] for row in rows}
+    return [migration.name for migration in shipped() if migration.number not in done]
+
+
+def _run(connection: Connection, migration: Migration) -> bool:
+    connection.execute(
+        text(
+            "create table if not exists schema_migrations ("
+            " number integer primary key, name text not null, checksum text not null,"
+            " applied_at timestamptz not null default clock_timestamp())"
+        )
+    )
+    known = connection.execute(
+        text("select checksum from schema_migrations where number = :number"),
+        {"number": migration.number},
+    ).scalar()
+    if known == migration.checksum:
+        return False
+    if known is not None:
+        raise BadConfiguration(
+            f"migration {migration.name} was edited after it ran; add a new one instead"
+        )
+    # Without parameters the driver sends the file as it is, with several statements and % signs.
+    connection.exec_driver_sql(migration.sql, execution_options={"no_parameters": True})
+    connection.execute(
+        text(
+            "insert into schema_migrations (number, name, checksum) values (:number, :name, :sum)"
+        ),
+        {"number": migration.number, "name": migration.name, "sum": migration.checksum},
+    )
+    return True

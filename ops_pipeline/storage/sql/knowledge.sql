@@ -1,0 +1,59 @@
+-- name: read_present
+-- The present of a replay.
+select present from replay_clock;
+
+-- name: set_present
+-- Move the present of a replay.
+insert into replay_clock (present) values (:present)
+on conflict (only_row) do update set present = excluded.present, written_at = clock_timestamp();
+
+-- name: insert_cutoffs
+-- Keep the cut-off of each minute; one that stands already stays.
+insert into minute_cutoffs (minute, session_date, session_opens_at, cutoff, run_id)
+values (:minute, :session_date, :session_opens_at, :cutoff, :run_id)
+on conflict (minute) do nothing;
+
+-- name: cutoffs_between
+-- The cut-offs in [start, end), in order.
+select
+    minute,
+    session_date,
+    cutoff
+from minute_cutoffs
+where minute >= :start and minute < :end
+order by minute;
+
+-- name: insert_stage_minutes
+-- A stage has finished with these minutes.
+insert into stage_minutes (stage, minute, session_date, rows_count, run_id)
+values (:stage, :minute, :session_date, :rows_count, :run_id)
+on conflict (stage, minute) do update
+    set rows_count = excluded.rows_count, run_id = excluded.run_id, written_at = clock_timestamp();
+
+-- name: newest_stage_minutes
+-- How far each stage has come, and when it last wrote.
+select
+    stage,
+    max(minute) as minute,
+    max(written_at) as written_at
+from stage_minutes
+group by stage
+order by stage;
+
+-- name: finished_minutes
+-- The minutes in [start, end) that every one of these stages has finished.
+select minute
+from stage_minutes
+where minute >= :start and minute < :end and stage = any(:stages)
+group by minute
+having count(*) = cardinality(:stages)
+order by minute;
+
+-- name: forget_stage_minutes
+-- Forget that stages have finished minutes of a session from a minute on.
+delete from stage_minutes
+where session_date = :session_date and minute >= :start;
+
+-- name: installation_id
+-- The identity of this database.
+select installation_id from installation;

@@ -1,0 +1,44 @@
+-- name: insert_signal
+-- Keep one decision of the rules.
+insert into signals (minute, ticker, session_date, action, rule, confidence, reason, available_at)
+values (
+    :minute, :ticker, :session_date, :action, :rule, :confidence, cast(:reason as jsonb), :available_at
+);
+
+-- name: signals_between
+-- The decisions of a session in [start, end).
+select
+    minute,
+    ticker,
+    action,
+    rule,
+    confidence,
+    reason
+from signals
+where session_date = :session_date and minute >= :start and minute < :end
+order by minute, ticker;
+
+-- name: last_actionable
+-- The last minute before :minute in which each ticker was recommended, in this session.
+select
+    ticker,
+    max(minute) as minute
+from signals
+where session_date = :session_date and minute < :minute and action <> 'HOLD'
+group by ticker;
+
+-- name: insert_recommendation
+-- Hand an actionable signal to the dispatcher.
+insert into dispatch_recommendations (
+    ts, ticker, minute, session_date, action, instrument_type, intent, confidence, reason,
+    features_snapshot, sentiment_snapshot, expires_at, available_at
+)
+values (
+    :ts, :ticker, :minute, :session_date, :action, 'STOCK', 'open', :confidence, cast(:reason as jsonb),
+    cast(:features_snapshot as jsonb), cast(:sentiment_snapshot as jsonb), :expires_at, :available_at
+);
+
+-- name: delete_from
+-- Forget the decisions of a session from a minute on.
+delete from signals
+where session_date = :session_date and minute >= :start;

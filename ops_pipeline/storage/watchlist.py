@@ -1,0 +1,83 @@
+"""Decisions of the watchlist, with their history."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+from sqlalchemy import Connection, RowMapping
+
+from ops_pipeline.domain.values import WatchlistEntry
+from ops_pipeline.storage.queries import query
+
+COMPONENTS = ("sentiment_pressure", "setup_quality", "volatility", "trend_alignment")
+
+
+def insert_entries(
+    connection: Connection,
+    entries: Sequence[WatchlistEntry],
+    session_date: date,
+    available_at: datetime,
+) -> None:
+    """Keep one decision."""
+    rows = [
+        {
+            "minute": entry.minute,
+            "ticker": entry.ticker,
+            "session_date": session_date,
+            "score": entry.score,
+            "rank": entry.rank,
+            "in_watchlist": entry.in_watchlist,
+            "reason": entry.reason,
+            "entered_at": entry.entered_at,
+            **entry.components,
+            "available_at": available_at,
+        }
+        for entry in entries
+    ]
+    if rows:
+        connection.execute(query("watchlist", "insert_entry"), rows)
+
+
+def entries_between(
+    connection: Connection, session_date: date, start: datetime, end: datetime
+) -> dict[datetime, list[WatchlistEntry]]:
+    """The decisions of a session in [start, end), best ticker first."""
+    rows = connection.execute(
+        query("watchlist", "entries_between"),
+        {"session_date": session_date, "start": start, "end": end},
+    ).mappings()
+    found: dict[datetime, list[WatchlistEntry]] = {}
+    for row in rows:
+        entry = _entry(row)
+        found.setdefault(entry.minute, []).append(entry)
+    return found
+
+
+def members_before(
+    connection: Connection, session_date: date, minute: datetime
+) -> dict[str, datetime]:
+    """Who was in at the last decision before a minute, and since when; empty at the open."""
+    rows = connection.execute(
+        query("watchlist", "members_before"), {"session_date": session_date, "minute": minute}
+    )
+    return {row[0]: row[1].astimezone(UTC) for row in rows}
+
+
+def delete_from(connection: Connection, session_date: date, start: datetime) -> None:
+    """Forget the decisions of a session from a minute on."""
+    connection.execute(
+        query("watchlist", "delete_from"), {"session_date": session_date, "start": start}
+    )
+
+
+def _entry(row: RowMapping) -> WatchlistEntry:
+    entered_at = row["entered_at"]
+    return WatchlistEntry(
+        ticker=row["ticker"],
+        minute=row["minute"].astimezone(UTC),
+        score=row["score"],
+        rank=row["rank"],
+        in_watchlist=row["in_watchlist"],
+        reason=row["reason"],
+        entered_at=entered_at.astimezone(UTC) if entered_at else None,
+        components={name: row[name] for name in COMPONENTS},
+    )

