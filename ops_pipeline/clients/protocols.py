@@ -10,7 +10,9 @@ from ops_pipeline.domain.values import Bar, Model, NewsEntry, Score
 class BarSource(Protocol):
     """A vendor of one-minute bars."""
 
-    feed: str
+    @property
+    def feed(self) -> str:
+        """The name of the vendor's feed, stored beside each bar."""
 
     def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> list[Bar]:
         """Complete bars of these tickers with start <= minute < end, by minute and ticker."""

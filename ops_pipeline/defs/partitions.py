@@ -35,7 +35,11 @@ def minute_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
     # The hour after the close belongs to the cron so that 15:59 ends at 16:00, not next morning.
     return dg.TimeWindowPartitionsDefinition(
         start=datetime(
-            window.first_day.year, window.first_day.month, window.first_day.day, 9, 30,
+            window.first_day.year,
+            window.first_day.month,
+            window.first_day.day,
+            9,
+            30,
             tzinfo=NEW_YORK,
         ),
         end=_end(window, "America/New_York"),

@@ -43,7 +43,7 @@ def materialize(
 
 
 def _fetch(minutes: Minutes, pipeline: Pipeline) -> list[Bar]:
-    """From a little before the newest stored bar on; from the session before where there is none."""
+    """From a little before the newest stored bar on, or from the session before."""
     if not minutes.pairs:
         return []
     floor = pipeline.calendar.before(minutes.pairs[0][0].day).opens_at

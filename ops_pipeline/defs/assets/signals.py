@@ -79,9 +79,7 @@ def _insert(
     cutoffs = {c.minute: c.cutoff for c in cutoffs_between(connection, minutes.start, minutes.end)}
     known = {(row.ticker, minute): row for minute, found in rows.items() for row in found}
     decided = [
-        Decided(
-            signal, known.get((signal.ticker, minute)), session.day, cutoffs[minute]
-        )
+        Decided(signal, known.get((signal.ticker, minute)), session.day, cutoffs[minute])
         for minute, signals in fresh.items()
         for signal in signals
     ]

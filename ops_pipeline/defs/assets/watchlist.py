@@ -41,4 +41,3 @@ def materialize(
                     rows += len(entries)
         finish(connection, WATCHLIST, minutes, counts, context)
     return result(minutes, rows, due=len(counts))
-

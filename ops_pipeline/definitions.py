@@ -1,0 +1,40 @@
+"""The code location: the stages in the order of the flow, the jobs, and what runs when."""
+
+import dagster as dg
+
+from ops_pipeline.defs.assets import bars, features, news, sentiment, signals, watchlist
+from ops_pipeline.defs.checks.acceptance import acceptance
+from ops_pipeline.defs.checks.features import features_checks
+from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
+from ops_pipeline.defs.jobs import acceptance_job, dispatch_job, minute_job
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.defs.schedules import acceptance_schedule, dispatch_sensor, minute_schedule
+from ops_pipeline.domain.stages import BARS, FEATURES, NEWS, SENTIMENT, SIGNALS, WATCHLIST
+from ops_pipeline.settings import Settings, load
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """Everything that Dagster knows of the pipeline, for one mode."""
+    return dg.Definitions(
+        assets=[
+            data_asset(settings, NEWS, news.materialize),
+            data_asset(settings, BARS, bars.materialize),
+            data_asset(settings, SENTIMENT, sentiment.materialize, [NEWS]),
+            features_asset(settings, features.materialize),
+            data_asset(settings, WATCHLIST, watchlist.materialize, [FEATURES], reads_itself=True),
+            data_asset(
+                settings, SIGNALS, signals.materialize, [FEATURES, WATCHLIST], reads_itself=True
+            ),
+            executions_asset(settings, [SIGNALS]),
+        ],
+        asset_checks=[acceptance, features_checks(settings)],
+        jobs=[minute_job, dispatch_job, acceptance_job],
+        schedules=[minute_schedule, acceptance_schedule],
+        sensors=[dispatch_sensor],
+        resources={"pipeline": Pipeline(settings)},
+        # A process for each step would import everything six times a minute.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build(load())

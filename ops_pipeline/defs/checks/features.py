@@ -1,0 +1,46 @@
+"""dbt's tests of the newest session's features, as asset checks."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ops_pipeline.defs import dbt
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage.knowledge import newest_stage_minutes
+
+
+def features_checks(settings: Settings) -> dg.AssetChecksDefinition:
+    """One check for each dbt test of the project."""
+    names = dbt.test_names(settings)
+
+    @dg.multi_asset_check(
+        specs=[dg.AssetCheckSpec(name, asset="features") for name in names], name="features_tests"
+    )
+    def features_tests(
+        context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    ) -> Iterator[dg.AssetCheckResult]:
+        """Run dbt's tests over the newest session that has features."""
+        with pipeline.engine.connect() as connection:
+            progress = newest_stage_minutes(connection).get("features")
+        if progress is None:
+            yield from (_result(name, "no features yet") for name in names)
+            return
+        session = pipeline.calendar.at(progress.minute)
+        start = session.opens_at if session else progress.minute
+        window = dbt.window_vars(start, progress.minute + MINUTE, pipeline.classifier.model)
+        statuses = dbt.run(pipeline.settings, "test", window)
+        yield from (_result(name, statuses.get(name, "did not run")) for name in names)
+
+    return features_tests
+
+
+def _result(name: str, status: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key="features",
+        check_name=name,
+        passed=status == "pass",
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"dbt": status},
+    )

@@ -1,0 +1,123 @@
+"""dbt in process: the project is parsed once for its text, and run with the window of a run."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
+
+from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
+from ops_pipeline.domain.sentiment import CONFIDENT_PROBABILITY
+from ops_pipeline.domain.values import Model
+from ops_pipeline.settings import PROJECT_DIR, Settings
+
+DBT_DIR = PROJECT_DIR / "dbt_features"
+# Checks stand for themselves, and several sources come from one stage.
+TRANSLATOR = DagsterDbtTranslator(
+    DagsterDbtTranslatorSettings(
+        enable_asset_checks=False,
+        enable_duplicate_source_asset_keys=True,
+        enable_code_references=False,
+    )
+)
+
+
+def manifest_path(settings: Settings) -> Path:
+    """The manifest of the dbt project as it reads now, parsed if nobody has yet."""
+    path = _target(settings) / "manifest.json"
+    if not path.exists():
+        _parse(settings)
+    return path
+
+
+def window_vars(start: datetime, end: datetime, model: Model) -> dict[str, object]:
+    """What the models are told: the minutes in [start, end), the model, the formulas' numbers."""
+    return {
+        "first_minute": start.isoformat(),
+        "end_minute": end.isoformat(),
+        "sentiment_model": model.name,
+        "sentiment_revision": model.revision,
+        "confident_probability": CONFIDENT_PROBABILITY,
+        "volume_surge_ratio": VOLUME_SURGE_RATIO,
+        **WINDOWS,
+    }
+
+
+def run(settings: Settings, verb: str, variables: Mapping[str, object]) -> dict[str, str]:
+    """Run a dbt verb over the whole project.
+
+    Returns:
+        The status of each node by its name.
+
+    Raises:
+        dagster.Failure: a node of `dbt run` failed, or dbt could not run at all.
+    """
+    from dbt.cli.main import dbtRunner
+
+    os.environ.update(settings.environment())
+    with tempfile.TemporaryDirectory(prefix="ops-dbt-") as target:
+        words = [verb, *_common(Path(target)), "--no-write-json", "--vars", json.dumps(variables)]
+        outcome = dbtRunner(manifest=_manifest(settings)).invoke(words)
+    nodes: Any = outcome.result
+    if nodes is None:
+        raise dg.Failure(f"dbt {verb} could not run: {outcome.exception}")
+    statuses = {node.node.name: str(node.status.value) for node in nodes}
+    if verb == "run" and not outcome.success:
+        messages = [str(node.message) for node in nodes if node.status == "error"]
+        raise dg.Failure(f"dbt {verb} failed: {'; '.join(messages)}")
+    return statuses
+
+
+def test_names(settings: Settings) -> list[str]:
+    """The dbt tests of the project, by name."""
+    document = json.loads(manifest_path(settings).read_text(encoding="utf-8"))
+    nodes = document["nodes"].values()
+    return sorted(node["name"] for node in nodes if node["resource_type"] == "test")
+
+
+@cache
+def _manifest(settings: Settings) -> Any:
+    return _parse(settings)
+
+
+def _parse(settings: Settings) -> Any:
+    from dbt.cli.main import dbtRunner
+
+    target = _target(settings)
+    target.mkdir(parents=True, exist_ok=True)
+    outcome = dbtRunner().invoke(["parse", *_common(target)])
+    if not outcome.success:
+        raise dg.Failure(f"the dbt project cannot be parsed: {outcome.exception}")
+    return outcome.result
+
+
+def _common(target: Path) -> list[str]:
+    return [
+        "--quiet",
+        "--no-use-colors",
+        "--no-version-check",
+        "--log-level-file=none",
+        f"--log-path={target}",
+        f"--project-dir={DBT_DIR}",
+        f"--profiles-dir={DBT_DIR}",
+        f"--target-path={target}",
+    ]
+
+
+def _target(settings: Settings) -> Path:
+    return settings.dbt_dir / _project_hash()
+
+
+def _project_hash() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(DBT_DIR.rglob("*")):
+        if path.suffix in (".sql", ".yml", ".csv") and "target" not in path.parts:
+            digest.update(path.relative_to(DBT_DIR).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

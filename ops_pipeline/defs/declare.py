@@ -1,0 +1,104 @@
+"""How a stage is declared to Dagster: partitions, freshness, group and dependencies."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import dbt_assets
+
+from ops_pipeline.defs import dbt
+from ops_pipeline.defs.assets import executions
+from ops_pipeline.defs.assets.executions import DispatchConfig
+from ops_pipeline.defs.partitions import minute_partitions
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.stages import FEATURES, Stage
+from ops_pipeline.settings import Mode, Settings
+
+Body = Callable[[dg.AssetExecutionContext, Pipeline], dg.MaterializeResult[Any]]
+PREVIOUS_MINUTE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+
+
+def data_asset(
+    settings: Settings,
+    stage: Stage,
+    body: Body,
+    deps: Iterable[Stage] = (),
+    *,
+    reads_itself: bool = False,
+) -> dg.AssetsDefinition:
+    """One data stage as an asset of minutes; a range of them is one run."""
+    itself = [dg.AssetDep(stage.name, partition_mapping=PREVIOUS_MINUTE)] if reads_itself else []
+
+    @dg.asset(
+        name=stage.name,
+        group_name=stage.name,
+        deps=[*(dep.name for dep in deps), *itself],
+        description=body.__doc__,
+        partitions_def=minute_partitions(settings),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        freshness_policy=_freshness(settings),
+        metadata={"service": stage.service, "mode": settings.mode.value},
+    )
+    def asset(
+        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    ) -> dg.MaterializeResult[Any]:
+        return body(context, pipeline)
+
+    return asset
+
+
+def features_asset(settings: Settings, body: Body) -> dg.AssetsDefinition:
+    """The dbt models as one asset; its lineage comes from dbt's own graph."""
+
+    @dbt_assets(
+        manifest=dbt.manifest_path(settings),
+        name=FEATURES.name,
+        partitions_def=minute_partitions(settings),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        dagster_dbt_translator=dbt.TRANSLATOR,
+    )
+    def features(
+        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    ) -> dg.MaterializeResult[Any]:
+        return body(context, pipeline)
+
+    def declare(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(
+            group_name=FEATURES.name,
+            freshness_policy=_freshness(settings),
+        ).merge_attributes(metadata={"service": FEATURES.service, "mode": settings.mode.value})
+
+    return features.map_asset_specs(declare)
+
+
+def executions_asset(settings: Settings, deps: Sequence[Stage]) -> dg.AssetsDefinition:
+    """The dispatcher as an asset without partitions, downstream of the signals."""
+
+    @dg.asset(
+        name="executions",
+        group_name="dispatch",
+        deps=[dep.name for dep in deps],
+        description=executions.materialize.__doc__,
+        metadata={"service": "dispatcher", "mode": settings.mode.value},
+    )
+    def asset(
+        context: dg.AssetExecutionContext,
+        config: DispatchConfig,
+        pipeline: dg.ResourceParam[Pipeline],
+    ) -> dg.MaterializeResult[Any]:
+        return executions.materialize(context, config, pipeline)
+
+    return asset
+
+
+def _freshness(settings: Settings) -> dg.FreshnessPolicy | None:
+    """In live modes, something each five minutes of the session; a replay's past is never fresh."""
+    if not settings.mode.is_live:
+        return None
+    round_the_clock = settings.mode is Mode.SANDBOX
+    return dg.FreshnessPolicy.cron(
+        deadline_cron="*/5 * * * *" if round_the_clock else "*/5 10-15 * * 1-5",
+        lower_bound_delta=timedelta(minutes=4),
+        timezone="UTC" if round_the_clock else "America/New_York",
+    )

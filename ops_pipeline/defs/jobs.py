@@ -1,0 +1,29 @@
+"""The three jobs: the minute graph, the dispatcher, the checks."""
+
+import dagster as dg
+
+from ops_pipeline.domain.stages import DATA_STAGES
+
+LANE = "ops/lane"
+DATA_ASSETS = [stage.name for stage in DATA_STAGES]
+
+minute_job = dg.define_asset_job(
+    "minute_job",
+    selection=dg.AssetSelection.assets(*DATA_ASSETS).without_checks(),
+    description="All data stages of a minute, or of a range of minutes, in one run.",
+    tags={LANE: "minute"},
+)
+
+dispatch_job = dg.define_asset_job(
+    "dispatch_job",
+    selection=dg.AssetSelection.assets("executions"),
+    description="The dispatcher, and the acceptance queries after it.",
+    tags={LANE: "dispatch", "dagster/max_runtime": "120"},
+)
+
+acceptance_job = dg.define_asset_job(
+    "acceptance_job",
+    selection=dg.AssetSelection.checks_for_assets("executions", "features"),
+    description="The acceptance queries and dbt's tests.",
+    tags={LANE: "acceptance", "dagster/max_runtime": "300"},
+)

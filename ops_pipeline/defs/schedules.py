@@ -1,0 +1,132 @@
+"""What runs when: data each minute, the dispatcher when rows wait, checks every five minutes."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import dagster as dg
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+from sqlalchemy import Connection
+
+from ops_pipeline.defs.jobs import LANE, acceptance_job, dispatch_job, minute_job
+from ops_pipeline.defs.partitions import partition_key
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.session import MINUTE, newest_closed_minute
+from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH
+from ops_pipeline.storage.dispatch import newest_pending
+from ops_pipeline.storage.knowledge import finished_minutes
+from ops_pipeline.storage.services import switches
+
+REPLAY = dg.SkipReason("replay: the driver is the clock")
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+# A gap longer than this is a backfill's work: a tick must not take the whole day's time.
+CATCH_UP = 390 * MINUTE
+
+
+@dg.schedule(
+    job=minute_job,
+    cron_schedule="* * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def minute_schedule(
+    context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for every minute of this session that a service has missed, as one run."""
+    if not pipeline.mode.is_live:
+        return REPLAY
+    if _is_busy(context.instance, "minute"):
+        return dg.SkipReason("the run before is not done; the next tick catches up")
+    with pipeline.engine.connect() as connection:
+        now = pipeline.now()
+        enabled = _enabled(connection, now)
+        missed = _missed_minutes(connection, pipeline, enabled, now)
+    if not enabled or not missed:
+        return dg.SkipReason("every data service is off" if not enabled else "nothing to do")
+    return dg.RunRequest(
+        asset_selection=[dg.AssetKey(name) for name in enabled],
+        tags={
+            ASSET_PARTITION_RANGE_START_TAG: partition_key(missed[0], pipeline.calendar),
+            ASSET_PARTITION_RANGE_END_TAG: partition_key(missed[-1], pipeline.calendar),
+            "ops/mode": pipeline.mode.value,
+        },
+    )
+
+
+@dg.sensor(
+    job=dispatch_job,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def dispatch_sensor(
+    context: dg.SensorEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.RunRequest | dg.SkipReason:
+    """Start the dispatcher when rows wait and none is at work; once a minute also without rows."""
+    if not pipeline.mode.is_live:
+        return REPLAY
+    if _is_busy(context.instance, "dispatch"):
+        return dg.SkipReason("a dispatcher run is at work")
+    now = pipeline.now()
+    with pipeline.engine.connect() as connection:
+        if DISPATCH.name not in _enabled(connection, now, dispatch=True):
+            return dg.SkipReason("the dispatcher is switched off")
+        newest, count = newest_pending(connection)
+    minute = newest_closed_minute(now).isoformat()
+    if not count and context.cursor == minute:
+        return dg.SkipReason("no recommendation waits")
+    context.update_cursor(minute)
+    return dg.RunRequest(
+        run_key=f"{now.isoformat()}-{newest}", tags={"ops/mode": pipeline.mode.value}
+    )
+
+
+@dg.schedule(
+    job=acceptance_job,
+    cron_schedule="*/5 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def acceptance_schedule(
+    context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask the acceptance queries every five minutes."""
+    if not pipeline.mode.is_live:
+        return REPLAY
+    return dg.RunRequest(tags={"ops/mode": pipeline.mode.value})
+
+
+def _is_busy(instance: dg.DagsterInstance, lane: str) -> bool:
+    unfinished = dg.RunsFilter(tags={LANE: lane}, statuses=UNFINISHED)
+    return instance.get_runs_count(unfinished) > 0
+
+
+def _enabled(connection: Connection, now: datetime, *, dispatch: bool = False) -> list[str]:
+    wanted: Iterable[str] = [stage.name for stage in DATA_STAGES]
+    on = {switch.stage.name for switch in switches(connection, now) if switch.is_enabled}
+    if dispatch:
+        wanted = [DISPATCH.name]
+    return [name for name in wanted if name in on]
+
+
+def _missed_minutes(
+    connection: Connection, pipeline: Pipeline, stages: list[str], now: datetime
+) -> list[datetime]:
+    """The minutes since the newest one that all these stages have finished."""
+    newest = newest_closed_minute(now)
+    session = pipeline.calendar.at(newest)
+    if session is None or not stages:
+        return []
+    start = max(session.opens_at, newest - CATCH_UP)
+    done = finished_minutes(connection, stages, start, newest + MINUTE)
+    first = max(done, default=None)
+    if first is None:
+        return [newest]
+    return [minute for minute in session.minutes() if first < minute <= newest]
