@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pydantic import ValidationError
+
 from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.domain.session import ROUND_THE_CLOCK, Calendar
+from ops_pipeline.domain.thresholds import PROFILES, DispatcherConfig
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DEFAULT_BASE_NAME = "ops_pipeline"
@@ -25,6 +30,11 @@ class Mode(StrEnum):
     def is_live(self) -> bool:
         """Whether this mode's present is the real one."""
         return self is not Mode.REPLAY
+
+    @property
+    def calendar(self) -> Calendar:
+        """The calendar whose sessions this mode trades; the sandbox never closes."""
+        return Calendar(ROUND_THE_CLOCK if self is Mode.SANDBOX else "XNYS")
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,21 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         web_port=_port("OPS_WEB_PORT", environ.get("OPS_WEB_PORT") or "3000"),
         window=_window(window_file, environ),
     )
+
+
+def dispatcher_config(mode: Mode, overrides: Mapping[str, Any] | None = None) -> DispatcherConfig:
+    """Defaults, then the mode's profile, then overrides, merged key by key.
+
+    Raises:
+        BadConfiguration: a key or a value is refused; the message names it.
+    """
+    merged = {**PROFILES.get(mode.value, {}), **(overrides or {})}
+    try:
+        return DispatcherConfig(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"]) or "dispatcher_config"
+        raise BadConfiguration(f"{path}: {first['msg']}") from error
 
 
 def save_window(settings: Settings, window: PartitionWindow) -> None:

@@ -155,7 +155,8 @@ def _refuse(path: Path, bad: "pd.Series[bool]", what: str, values: "pd.Series[An
 
 def _times(path: Path, column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.dt.tz_convert("UTC")
+        in_utc: pd.Series[Any] = column.dt.tz_convert("UTC")
+        return in_utc
     text = column.astype(str)
     naive = ~text.str.contains(r"(?:Z|[+-]\d{2}:?\d{2})\s*$", regex=True)
     _refuse(path, naive, f"{name} has no time zone", text)
@@ -167,7 +168,8 @@ def _times(path: Path, column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
 def _numbers(path: Path, column: "pd.Series[Any]") -> "pd.Series[Any]":
     numbers = pd.to_numeric(column, errors="coerce")
     _refuse(path, numbers.isna(), f"{column.name} is no number", column)
-    return numbers.astype("float64")
+    as_float: pd.Series[Any] = numbers.astype("float64")
+    return as_float
 
 
 def _check_bars(path: Path, table: pd.DataFrame) -> None:

@@ -43,7 +43,9 @@ def data_asset(
     def asset(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[Any]:
-        return body(context, pipeline)
+        outcome = body(context, pipeline)
+        pipeline.progress(stage.name)
+        return outcome
 
     return asset
 
@@ -61,7 +63,9 @@ def features_asset(settings: Settings, body: Body) -> dg.AssetsDefinition:
     def features(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[Any]:
-        return body(context, pipeline)
+        outcome = body(context, pipeline)
+        pipeline.progress(FEATURES.name)
+        return outcome
 
     def declare(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(

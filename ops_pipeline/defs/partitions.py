@@ -1,20 +1,16 @@
 """The minute partitions: one definition for all six data assets."""
 
 from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from ops_pipeline.domain.session import NEW_YORK, ROUND_THE_CLOCK, Calendar, Session
+from ops_pipeline.domain.session import NEW_YORK, Calendar, Session
 from ops_pipeline.settings import Mode, PartitionWindow, Settings
 
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
 # What a code location without days shows: one session, so that it loads and can be looked at.
 NO_DAYS_YET = PartitionWindow(date(2026, 10, 14), date(2026, 10, 14))
-
-
-def calendar_of(mode: Mode) -> Calendar:
-    """The calendar whose sessions a mode trades."""
-    return Calendar(ROUND_THE_CLOCK if mode is Mode.SANDBOX else "XNYS")
 
 
 def minute_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
@@ -64,7 +60,5 @@ def range_of(session: Session, calendar: Calendar) -> tuple[str, str]:
 def _end(window: PartitionWindow, zone: str) -> datetime | None:
     if window.last_day is None:
         return None
-    from zoneinfo import ZoneInfo
-
     after = window.last_day + timedelta(days=1)
     return datetime(after.year, after.month, after.day, tzinfo=ZoneInfo(zone))

@@ -5,27 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Connection, Engine
 
 from ops_pipeline import __version__
 from ops_pipeline.clients.lexicon import LexiconClassifier
 from ops_pipeline.clients.protocols import BarSource, Classifier, NewsSource
 from ops_pipeline.clients.replay import RecordedMarket
-from ops_pipeline.defs.partitions import calendar_of
 from ops_pipeline.dispatcher.run import Desk
-from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.session import MINUTE, Calendar, Timing
-from ops_pipeline.domain.thresholds import (
-    PROFILES,
-    DispatcherConfig,
-    SignalRules,
-    WatchlistRules,
-)
+from ops_pipeline.domain.thresholds import DispatcherConfig, SignalRules, WatchlistRules
 from ops_pipeline.sandbox.live import UnfoldingMarket
-from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.settings import Mode, Settings, dispatcher_config
 from ops_pipeline.storage import knowledge
 from ops_pipeline.storage.engine import open_engine
 
@@ -50,8 +41,10 @@ class Pipeline:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.mode = settings.mode
-        self.calendar: Calendar = calendar_of(settings.mode)
+        self.calendar: Calendar = settings.mode.calendar
         self.timing = Timing(settle_seconds=0 if settings.mode is Mode.SANDBOX else 20)
+        # Told of each finished piece of work, by name and as a share of it; a replay draws it.
+        self.on_progress: Callable[[str, float], None] | None = None
         self.watchlist_rules = WatchlistRules()
         self.signal_rules = SignalRules()
 
@@ -84,6 +77,11 @@ class Pipeline:
         """The instant of receipt for live rows; None for recorded ones, which carry their own."""
         return knowledge.stamp_now(connection, self.mode) if self.mode.is_live else None
 
+    def progress(self, what: str, share: float = 1.0) -> None:
+        """Tell whoever watches that a piece of work is done."""
+        if self.on_progress:
+            self.on_progress(what, share)
+
     def desk(self, orchestrator_run_id: str) -> Desk:
         """What the dispatcher works with."""
         return Desk(
@@ -94,21 +92,6 @@ class Pipeline:
             code_version=__version__,
             orchestrator_run_id=orchestrator_run_id,
         )
-
-
-def dispatcher_config(mode: Mode, overrides: dict[str, Any] | None = None) -> DispatcherConfig:
-    """Defaults, then the mode's profile, then overrides, merged key by key.
-
-    Raises:
-        BadConfiguration: a key or a value is refused; the message names it.
-    """
-    merged = {**PROFILES.get(mode.value, {}), **(overrides or {})}
-    try:
-        return DispatcherConfig(**merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"]) or "dispatcher_config"
-        raise BadConfiguration(f"{path}: {first['msg']}") from error
 
 
 def bar_known_at(minute: datetime) -> datetime:

@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
-from ops_pipeline.domain.errors import BadConfiguration, NotRunning
-from ops_pipeline.settings import Settings, reader_file
+from ops_pipeline.domain.errors import BadConfiguration, NotRunning, Unsafe
+from ops_pipeline.settings import Mode, Settings, reader_file
 from ops_pipeline.storage.engine import CONNECT_TIMEOUT_SECONDS, server_of
 
 READER_TIMEOUT_SECONDS = 10
@@ -127,3 +127,20 @@ def keep_reader_password(var_dir: Path) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump({"password": secrets.token_urlsafe(24)}, file)
+
+
+def drop_pipeline(settings: Settings) -> None:
+    """Empty a replay's database; Dagster's own history stays.
+
+    Raises:
+        Unsafe: the mode is not replay; nothing else may be emptied.
+    """
+    if settings.mode is not Mode.REPLAY:
+        raise Unsafe(f"the database of {settings.mode.value} mode is not emptied")
+    create_databases(settings)
+    with _session(settings, settings.pipeline_database) as connection:
+        for schema in ("features", "public"):
+            connection.execute(
+                sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(schema))
+            )
+        connection.execute("create schema public")

@@ -204,3 +204,9 @@ def _owned(row: RowMapping) -> Owned:
         reason=row["reason"],
     )
     return Owned(recommendation, row["session_date"], row["features_snapshot"])
+
+
+def newest_run(connection: Connection) -> datetime | None:
+    """When the dispatcher last started; None where it never did."""
+    newest: datetime | None = connection.execute(query("dispatch", "newest_run")).scalar()
+    return newest.astimezone(UTC) if newest else None

@@ -31,6 +31,11 @@ class Progress:
     written_at: datetime
 
 
+def clock() -> datetime:
+    """The wall clock, aware and UTC."""
+    return datetime.now(UTC)  # noqa: TID251 - the one place that reads it
+
+
 def read_now(connection: Connection, mode: Mode) -> datetime:
     """The present, aware and UTC: the clock's, or in a replay the driver's.
 
@@ -38,7 +43,7 @@ def read_now(connection: Connection, mode: Mode) -> datetime:
         NotRunning: a replay that has not begun.
     """
     if mode.is_live:
-        return datetime.now(UTC)  # noqa: TID251 - the one place that reads the clock
+        return clock()
     present: datetime | None = connection.execute(query("knowledge", "read_present")).scalar()
     if present is None:
         raise NotRunning("the replay has no present yet", "run: ops-pipeline demo")
@@ -141,3 +146,14 @@ def counts_by_minute(
     """How many rows a stage has for each minute of [start, end)."""
     rows = connection.execute(query(stage, "count_by_minute"), {"start": start, "end": end})
     return {row[0].astimezone(UTC): row[1] for row in rows}
+
+
+def insert_replay_session(connection: Connection, session_date: date, market: str) -> None:
+    """Keep which market a session is played on."""
+    row = {"session_date": session_date, "market": market}
+    connection.execute(query("knowledge", "insert_replay_session"), row)
+
+
+def replay_sessions(connection: Connection) -> dict[date, str]:
+    """Which market each session was played on."""
+    return {row[0]: row[1] for row in connection.execute(query("knowledge", "replay_sessions"))}

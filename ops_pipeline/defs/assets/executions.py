@@ -29,5 +29,11 @@ def materialize(
         session = pipeline.calendar.on(date.fromisoformat(config.session))
         if session is None:
             raise BadInput(f"{config.session} is no session")
-        played = play(desk, session.minutes(), pipeline.timing)
+        minutes = session.minutes()
+        played = play(
+            desk,
+            minutes,
+            pipeline.timing,
+            on_minute=lambda _: pipeline.progress("dispatch", 1 / len(minutes)),
+        )
     return dg.MaterializeResult(metadata={**played.__dict__, "mode": pipeline.mode.value})

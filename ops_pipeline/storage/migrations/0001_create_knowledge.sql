@@ -14,6 +14,13 @@ create table replay_clock (
     written_at timestamptz not null default clock_timestamp()
 );
 
+-- Which market each replayed session was played on; two markets in one session would be neither.
+create table replay_sessions (
+    session_date date primary key,
+    market text not null,
+    written_at timestamptz not null default clock_timestamp()
+);
+
 -- The instant up to which a minute's decision may know anything; the first write wins.
 create table minute_cutoffs (
     minute timestamptz primary key,

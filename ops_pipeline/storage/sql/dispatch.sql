@@ -171,3 +171,7 @@ from dispatch_recommendations
 where status = 'SKIPPED' and minute >= :start and minute < :end
 group by failure_reason
 order by count(*) desc, failure_reason;
+
+-- name: newest_run
+-- When the dispatcher last started.
+select max(started_at) as started_at from dispatcher_runs;

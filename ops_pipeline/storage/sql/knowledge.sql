@@ -57,3 +57,16 @@ where session_date = :session_date and minute >= :start;
 -- name: installation_id
 -- The identity of this database.
 select installation_id from installation;
+
+-- name: insert_replay_session
+-- A session is played on a market.
+insert into replay_sessions (session_date, market) values (:session_date, :market)
+on conflict (session_date) do nothing;
+
+-- name: replay_sessions
+-- Which market each session was played on.
+select
+    session_date,
+    market
+from replay_sessions
+order by session_date;

@@ -1,0 +1,89 @@
+"""How the command line speaks: tables for people, JSON for programs, one line for an error."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from enum import Enum
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ops_pipeline.settings import Mode
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+ModeOption = Annotated[
+    Mode | None, typer.Option("--mode", help="Where the market comes from. [env: OPS_MODE]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+
+
+def say(text: str) -> None:
+    """One line to a person."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document; NaN is refused, times are ISO 8601."""
+    out.print(json.dumps(plain(value), indent=2, allow_nan=False), markup=False, soft_wrap=True)
+
+
+def plain(value: Any) -> Any:
+    """Records, times and enums as what JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: plain(getattr(value, field.name)) for field in fields}
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return value
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table with numbers to the right."""
+    made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        cells = [row[number] for row in rows if row[number] is not None]
+        is_number = bool(cells) and all(isinstance(cell, int | float) for cell in cells)
+        made.add_column(
+            column,
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=number == 0,
+        )
+    for row in rows:
+        made.add_row(*(show(cell) for cell in row))
+    return made
+
+
+def show(cell: object) -> str:
+    """A value as a cell of a table."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:,.2f}"
+    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
+
+
+@contextmanager
+def working(text: str, *, quiet: bool) -> Iterator[None]:
+    """Show that something takes a moment."""
+    if quiet or not out.is_terminal:
+        yield
+        return
+    with out.status(text):
+        yield

@@ -1,0 +1,139 @@
+"""Verbs that begin and end: init, up, down, demo."""
+
+import os
+import sys
+from datetime import date
+from typing import Annotated
+
+import typer
+
+from ops_pipeline.cli import replay as replay_verb
+from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
+from ops_pipeline.cli.server import is_embedded, prepare, running_server
+from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.local.ports import port_is_free
+from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.local.processes import ProcessTable, wait_until
+from ops_pipeline.settings import PROJECT_DIR, Mode, PartitionWindow, Settings, load, save_window
+from ops_pipeline.storage.knowledge import clock
+
+DAEMON, WEB = "daemon", "web"
+START_SECONDS = 120
+DEMO_DAY, DEMO_HALF_DAY = date(2026, 10, 14), date(2025, 11, 28)
+
+
+def init(mode: ModeOption = None, as_json: JsonOption = False) -> None:
+    """Make the databases, their tables and the read-only role; safe to repeat."""
+    with running_server(mode) as settings:
+        ran = prepare(settings)
+        databases = [settings.pipeline_database, settings.dagster_database]
+    if as_json:
+        print_json({"mode": settings.mode, "databases": databases, "migrations": ran})
+        return
+    say(f"mode {settings.mode.value}: databases {' and '.join(databases)} are ready")
+    say(f"{len(ran)} migrations ran" if ran else "nothing was to do")
+
+
+def up(
+    mode: ModeOption = None,
+    port: Annotated[int | None, typer.Option(help="Port of the UI. [env: OPS_WEB_PORT]")] = None,
+) -> None:
+    """Start PostgreSQL, the Dagster daemon and the guarded web server, on this machine only."""
+    settings = load(mode.value if mode else None)
+    port = port or settings.web_port
+    table = _table(settings)
+    if table.find(WEB) and table.find(DAEMON):
+        say(f"mode {settings.mode.value} is up already; stop it with: ops-pipeline down")
+        return
+    if not table.find(WEB) and not port_is_free(port):
+        raise BadConfiguration(
+            f"port {port} is taken by another program",
+            f"try: ops-pipeline up --port {port + 1}",
+        )
+    settings = _start(settings, table, port)
+    say(f"mode {settings.mode.value}: Dagster UI at http://127.0.0.1:{port}")
+    say("stop it with: ops-pipeline down")
+
+
+def down() -> None:
+    """Stop the web server, the daemon and the embedded PostgreSQL."""
+    settings = load()
+    stopped = [
+        f"{name} ({mode.value})"
+        for mode in Mode
+        for name in (WEB, DAEMON)
+        if _table(load(mode.value)).stop(name)
+    ]
+    server = EmbeddedServer.in_folder(settings.var_dir)
+    if is_embedded(settings) and server.is_running():
+        server.stop()
+        stopped.append("postgres")
+    say(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def demo(
+    ui: Annotated[bool, typer.Option(help="Leave the Dagster UI open on the day.")] = True,
+    half_day: Annotated[bool, typer.Option(help="Play a half day.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port of the UI. [env: OPS_WEB_PORT]")] = None,
+) -> None:
+    """Play one generated market day end to end, and look at it."""
+    day = DEMO_HALF_DAY if half_day else DEMO_DAY
+    replay_verb.replay(first=day.isoformat(), last=day.isoformat())
+    if ui:
+        up(Mode.REPLAY, port)
+
+
+def _start(settings: Settings, table: ProcessTable, port: int) -> Settings:
+    if is_embedded(settings):
+        EmbeddedServer.in_folder(settings.var_dir).start()
+    with running_server(settings.mode) as answering, working("starting", quiet=False):
+        prepare(answering)
+        _ensure_window(answering)
+        settings = load(settings.mode.value)
+        environment = {**os.environ, **settings.environment()}
+        os.environ.update(settings.environment())
+        _parse_models(settings)
+        commands = {
+            DAEMON: ["-m", "dagster._daemon", "run", "-w", "workspace.yaml"],
+            WEB: ["-m", "ops_pipeline.engine.web", "--port", str(port), "-w", "workspace.yaml"],
+        }
+        for name, words in commands.items():
+            if not table.find(name):
+                log_file = settings.mode_dir / "logs" / f"{name}.log"
+                command = [sys.executable, *words]
+                table.start(name, command, environment, log_file, cwd=PROJECT_DIR)
+        wait_until(
+            lambda: _answers(port),
+            START_SECONDS,
+            "the web server did not answer",
+            hint=f"look at {settings.mode_dir / 'logs' / 'web.log'}",
+        )
+    return settings
+
+
+def _table(settings: Settings) -> ProcessTable:
+    return ProcessTable(settings.mode_dir / "run")
+
+
+def _answers(port: int) -> bool:
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _ensure_window(settings: Settings) -> None:
+    """Live minutes begin on the day of the first start; replays bring their own days."""
+    if settings.mode.is_live and settings.window is None:
+        save_window(settings, PartitionWindow(clock().date()))
+
+
+def _parse_models(settings: Settings) -> None:
+    """Before daemon and web server would do it side by side."""
+    from ops_pipeline.defs.dbt import manifest_path
+
+    manifest_path(settings)

@@ -1,0 +1,299 @@
+"""The verb replay: a recorded or a generated market through the whole pipeline."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ops_pipeline.cli.console import JsonOption, err, out, print_json, say, table
+from ops_pipeline.cli.server import prepare, running_server
+from ops_pipeline.clients.replay import RecordedMarket, read_bars, read_news, table_of
+from ops_pipeline.clients.universe import known_tickers, tickers_of
+from ops_pipeline.domain.acceptance import Ranges, Verdict
+from ops_pipeline.domain.errors import BadInput, Unsafe
+from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.operations.summary import SessionSummary, summarize
+from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
+from ops_pipeline.settings import (
+    Mode,
+    PartitionWindow,
+    Settings,
+    dispatcher_config,
+    load,
+    save_window,
+)
+from ops_pipeline.storage import acceptance, knowledge
+from ops_pipeline.storage.databases import drop_pipeline
+from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.universe import replace_universe
+
+MAX_SESSIONS = 60
+SIDE_BY_SIDE = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which sessions of which market are to be played."""
+
+    sessions: list[Session]
+    market: str
+    tickers: list[str]
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What a replay came to."""
+
+    mode: Mode
+    confidence_min: float
+    market: str
+    days: list[SessionSummary]
+    checks: list[Verdict]
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether every check of the last session is normal."""
+        return all(check.is_normal for check in self.checks)
+
+
+def replay(
+    bars: Annotated[Path | None, typer.Option(help="Bars: csv, csv.gz or parquet.")] = None,
+    news: Annotated[Path | None, typer.Option(help="News: csv or jsonl.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First day, YYYY-MM-DD.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last day, YYYY-MM-DD.")] = None,
+    tickers: Annotated[str | None, typer.Option(help="Only these, with commas.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the generated market, without --bars.")] = 7,
+    rebuild: Annotated[bool, typer.Option(help="Empty the replay database first.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Play recorded or generated days through all stages, and print what came of them."""
+    calendar = Mode.REPLAY.calendar
+    wanted = tuple(t.strip() for t in tickers.split(",") if t.strip()) if tickers else ()
+    with running_server(Mode.REPLAY) as settings:
+        market = RecordedMarket(settings.mode_dir / "market")
+        if bars is not None:
+            request = _record(market, calendar, bars, news, wanted, _days(first, last))
+        else:
+            request = _generate(market, calendar, wanted, _days(first, last), seed)
+        report = _play(settings, calendar, request, rebuild=rebuild, quiet=as_json)
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if not report.is_normal:
+        raise typer.Exit(1)
+
+
+def _days(first: str | None, last: str | None) -> tuple[date | None, date | None]:
+    def parsed(name: str, text: str | None) -> date | None:
+        try:
+            return date.fromisoformat(text) if text else None
+        except ValueError:
+            raise BadInput(f"{name} must be a day like 2025-02-12, not {text!r}") from None
+
+    begin, end = parsed("--from", first), parsed("--to", last)
+    if begin and end and end < begin:
+        raise BadInput(f"--to {end} lies before --from {begin}")
+    return begin, end
+
+
+def _record(
+    market: RecordedMarket,
+    calendar: Calendar,
+    bars: Path,
+    news: Path | None,
+    wanted: tuple[str, ...],
+    days: tuple[date | None, date | None],
+) -> Request:
+    """Check the files whole before anything is kept of them."""
+    table, entries = read_bars(bars), read_news(news) if news else []
+    known = sorted(table["ticker"].unique())
+    if unknown := sorted(set(wanted) - set(known)):
+        raise BadInput(f"{bars} has no bars of {', '.join(unknown)}; it has {', '.join(known)}")
+    chosen = list(wanted) or known
+    digest = hashlib.sha256(bars.read_bytes())
+    digest.update(news.read_bytes() if news else b"")
+    staged = RecordedMarket(market.folder.with_name("market.new"))
+    staged.save(table[table["ticker"].isin(chosen)], entries)
+    sessions = _sessions(calendar, staged.days(calendar), days, str(bars))
+    market.save(table[table["ticker"].isin(chosen)], entries)
+    return Request(sessions, f"{digest.hexdigest()[:12]}/{','.join(chosen)}", chosen)
+
+
+def _generate(
+    market: RecordedMarket,
+    calendar: Calendar,
+    wanted: tuple[str, ...],
+    days: tuple[date | None, date | None],
+    seed: int,
+) -> Request:
+    """A market for these days, and for the session before the first one to warm up on."""
+    first, last = days
+    if first is None:
+        raise BadInput("a generated market needs --from", "try: ops-pipeline demo")
+    if unknown := sorted(set(wanted) - set(known_tickers())):
+        raise BadInput(f"unknown ticker {unknown[0]}; the universe file does not have it")
+    chosen = list(wanted) or list(DEFAULT_TICKERS)
+    sessions = _sessions(calendar, None, (first, last or first), "the calendar")
+    source = GeneratedMarket(calendar, chosen, seed)
+    played = [calendar.before(sessions[0].day), *sessions]
+    made = [bar for session in played for bar in source.bars(session.day)]
+    market.save(table_of(made), [entry for s in played for entry in source.news(s.day)])
+    return Request(sessions, f"generated-{seed}/{','.join(chosen)}", chosen)
+
+
+def _sessions(
+    calendar: Calendar,
+    available: Sequence[date] | None,
+    days: tuple[date | None, date | None],
+    where: str,
+) -> list[Session]:
+    first = days[0] or (available[0] if available else None)
+    last = days[1] or (available[-1] if available else None)
+    if first is None or last is None:
+        raise BadInput(f"{where} has no session of XNYS")
+    found = calendar.between(first, last)
+    sessions = [s for s in found if available is None or s.day in set(available)]
+    if not found:
+        raise BadInput(f"the market is closed from {first} to {last}")
+    if not sessions:
+        raise BadInput(f"{where} has no bars from {first} to {last}")
+    if len(sessions) > MAX_SESSIONS:
+        raise BadInput(f"{len(sessions)} sessions are more than {MAX_SESSIONS} at once")
+    return sessions
+
+
+def _play(
+    settings: Settings, calendar: Calendar, request: Request, *, rebuild: bool, quiet: bool
+) -> ReplayReport:
+    if rebuild:
+        drop_pipeline(settings)
+    prepare(settings)
+    _claim_sessions(settings, request)
+    _show_days(settings, request.sessions)
+    with _progress(len(request.sessions), quiet=quiet) as on_progress:
+        _run(load(Mode.REPLAY.value), calendar, request, on_progress)
+    engine = open_engine(settings)
+    with engine.connect() as connection:
+        now = knowledge.read_now(connection, Mode.REPLAY)
+        days = [summarize(connection, session, calendar) for session in request.sessions]
+        checks = acceptance.verdicts(connection, now, calendar, Ranges())
+    engine.dispose()
+    config = dispatcher_config(Mode.REPLAY)
+    return ReplayReport(Mode.REPLAY, config.confidence_min, request.market, days, checks)
+
+
+def _claim_sessions(settings: Settings, request: Request) -> None:
+    engine = open_engine(settings)
+    with engine.begin() as connection:
+        known = knowledge.replay_sessions(connection)
+        for session in request.sessions:
+            if known.get(session.day, request.market) != request.market:
+                raise Unsafe(
+                    f"{session.day} was played on another market, and two would be mixed",
+                    "add --rebuild to empty the replay database first",
+                )
+            knowledge.insert_replay_session(connection, session.day, request.market)
+        replace_universe(connection, tickers_of(request.tickers))
+    engine.dispose()
+
+
+def _show_days(settings: Settings, sessions: Sequence[Session]) -> None:
+    """The UI shows these days beside those that it showed, as long as they are few."""
+    first, last = sessions[0].day, sessions[-1].day
+    shown = settings.window
+    if shown and shown.last_day:
+        both = min(first, shown.first_day), max(last, shown.last_day)
+        if len(Mode.REPLAY.calendar.between(*both)) <= MAX_SESSIONS:
+            first, last = both
+    save_window(settings, PartitionWindow(first, last))
+
+
+def _run(
+    settings: Settings,
+    calendar: Calendar,
+    request: Request,
+    on_progress: Callable[[str, float], None],
+) -> None:
+    os.environ.update(settings.environment())
+    import dagster as dg
+
+    from ops_pipeline.definitions import defs
+    from ops_pipeline.defs.replay import Player
+
+    pipeline = (defs.resources or {})["pipeline"]
+    pipeline.on_progress = on_progress
+    with dg.DagsterInstance.get() as instance:
+        player = Player(defs, instance, calendar)
+        for session in request.sessions:
+            on_progress(f"{session.day} data", 0)
+            player.data(session)
+            on_progress(f"{session.day} dispatch", 0)
+            player.dispatch(session)
+            on_progress(f"{session.day} checks", 0)
+            player.check()
+            on_progress(f"{session.day} checks", 1)
+    pipeline.engine.dispose()
+
+
+@contextmanager
+def _progress(sessions: int, *, quiet: bool) -> Iterator[Callable[[str, float], None]]:
+    """A bar over stages and minutes on a terminal; a line for each session elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    steps = sessions * 8
+    with Progress(*columns, TimeElapsedColumn(), console=err, disable=quiet) as progress:
+        task = progress.add_task("starting Dagster", total=steps)
+
+        def on_progress(what: str, share: float) -> None:
+            if share == 0:
+                progress.update(task, description=what)
+            progress.advance(task, share)
+
+        yield on_progress
+        progress.update(task, completed=steps, description="done")
+
+
+def _print(report: ReplayReport) -> None:
+    out.print(_day_table(report.days))
+    skips = Counter[str]()
+    for day in report.days:
+        skips.update(day.skips_by_gate)
+    out.print(table("skipped by gate", ["gate", "recommendations"], skips.most_common()))
+    checks = [[c.name, c.level.value, c.finding] for c in report.checks]
+    out.print(table("acceptance", ["query", "verdict", "found"], checks))
+    say(
+        f"mode {report.mode.value}, confidence_min {report.confidence_min} (this mode's profile;"
+        " the production default is 0.7)"
+    )
+
+
+def _day_table(days: Sequence[SessionSummary]) -> Table:
+    """Days side by side while they fit, else one below the other."""
+    names = [*days[0].rows, "recommendations", "BUY", "SELL", "entries", "exits", "P&L USD"]
+    columns = [
+        [
+            *day.rows.values(),
+            day.signals,
+            day.signals_by_action.get("BUY", 0),
+            day.signals_by_action.get("SELL", 0),
+            day.entries,
+            day.exits,
+            day.profit_usd,
+        ]
+        for day in days
+    ]
+    if len(days) <= SIDE_BY_SIDE:
+        rows = [list(row) for row in zip(names, *columns, strict=True)]
+        return table("the day, row by row", ["", *(str(day.day) for day in days)], rows)
+    rows = [[str(day.day), *column] for day, column in zip(days, columns, strict=True)]
+    short = ["day", "bars", "news", "scored", "feat.", "watch", "sign.", "recs", "buy", "sell"]
+    return table("day by day", [*short, "in", "out", "P&L"], rows)

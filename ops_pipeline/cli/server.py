@@ -1,0 +1,73 @@
+"""The database that a verb works with: started for as long as it is needed, and made ready."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+
+from ops_pipeline.clients.universe import tickers_of
+from ops_pipeline.domain.errors import NotRunning
+from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.sandbox.market import DEFAULT_TICKERS
+from ops_pipeline.settings import Mode, Settings, load
+from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
+from ops_pipeline.storage.engine import open_engine, reachable
+from ops_pipeline.storage.migrate import migrate
+from ops_pipeline.storage.universe import replace_universe, universe
+
+
+def is_embedded(settings: Settings) -> bool:
+    """Whether the server is our own."""
+    return settings.server is None or settings.server.is_embedded
+
+
+@contextmanager
+def running_server(mode: Mode | None) -> Iterator[Settings]:
+    """Settings with a server that answers; one that was not running is stopped again."""
+    settings = load(mode.value if mode else None)
+    if not is_embedded(settings):
+        keep_reader_password(settings.var_dir)
+        yield load(settings.mode.value)
+        return
+    server = EmbeddedServer.in_folder(settings.var_dir)
+    was_running = server.is_running()
+    server.start()
+    try:
+        yield load(settings.mode.value)
+    finally:
+        if not was_running:
+            server.stop()
+
+
+@contextmanager
+def existing_server(mode: Mode | None) -> Iterator[Settings]:
+    """Settings with a server that runs already.
+
+    Raises:
+        NotRunning: it does not; nothing is started for a verb that only looks.
+    """
+    settings = load(mode.value if mode else None)
+    if is_embedded(settings):
+        server = EmbeddedServer.in_folder(settings.var_dir)
+        if settings.server is None or not server.is_running():
+            raise NotRunning("the embedded PostgreSQL does not run", "run: ops-pipeline up")
+    with reachable(settings):
+        yield settings
+
+
+def prepare(settings: Settings) -> list[str]:
+    """Make databases, tables, roles and the universe; what is there stays. Returns migrations."""
+    with reachable(settings):
+        create_databases(settings)
+        engine = open_engine(settings)
+        ran = migrate(engine)
+        grant_reader(settings)
+        _ensure_universe(engine)
+        engine.dispose()
+    return ran
+
+
+def _ensure_universe(engine: Engine) -> None:
+    with engine.begin() as connection:
+        if not universe(connection):
+            replace_universe(connection, tickers_of(DEFAULT_TICKERS))

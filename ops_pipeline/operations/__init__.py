@@ -1,0 +1,1 @@
+"""Watch: what the pipeline does, and whether that is normal."""
