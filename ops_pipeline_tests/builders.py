@@ -1,0 +1,84 @@
+"""Valid records with one override each."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from ops_pipeline.domain.gates import ACTIVE, OPEN, Snapshot
+from ops_pipeline.domain.session import Session
+from ops_pipeline.domain.values import Bar, FeatureRow, NewsEntry
+
+DAY = date(2025, 2, 12)
+OPENS_AT = datetime(2025, 2, 12, 14, 30, tzinfo=UTC)
+SESSION = Session(DAY, OPENS_AT, datetime(2025, 2, 12, 21, 0, tzinfo=UTC))
+NOON = datetime(2025, 2, 12, 17, 0, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    """An instant so many minutes after the open."""
+    return OPENS_AT + timedelta(minutes=minutes)
+
+
+def a_bar(**changes: Any) -> Bar:
+    """A bar of AAPL at noon UTC-5."""
+    return replace(Bar("AAPL", NOON, 200.0, 200.5, 199.5, 200.0, 10_000), **changes)
+
+
+def an_entry(**changes: Any) -> NewsEntry:
+    """A story of one feed."""
+    entry = NewsEntry(
+        feed="wire",
+        entry_id="1",
+        title="Apple beats expectations",
+        summary="Profit rises.",
+        link="https://news.example/1",
+        published_at=NOON,
+    )
+    return replace(entry, **changes)
+
+
+def a_feature_row(**changes: Any) -> FeatureRow:
+    """A clear bull setup with strong volume."""
+    row = FeatureRow(
+        ticker="AAPL",
+        minute=NOON,
+        bar_at=NOON,
+        close=200.0,
+        sma20=199.6,
+        sma50=199.0,
+        distance_sma20=0.002,
+        distance_sma50=0.005,
+        trend_state=1,
+        recent_vol=0.0005,
+        vol_ratio=1.0,
+        volume_ratio=2.5,
+        volume_surge=True,
+    )
+    return replace(row, **changes)
+
+
+def a_snapshot(**changes: Any) -> Snapshot:
+    """What passes every gate at the defaults."""
+    snapshot = Snapshot(
+        now=NOON + timedelta(seconds=80),
+        ts=NOON + timedelta(seconds=80),
+        ticker="AAPL",
+        action="BUY",
+        instrument_type="STOCK",
+        intent=OPEN,
+        confidence=0.8,
+        trading_state=ACTIVE,
+        session=SESSION,
+        bar_minute=NOON,
+        feature_bar_at=NOON,
+        session_pnl_usd=0.0,
+        open_tickers=frozenset(),
+        exposure_usd=0.0,
+        order_quantity=10,
+        order_notional_usd=2_000.0,
+        held_quantity=0,
+        ticker_executions=0,
+        minutes_since_execution=None,
+        has_executed=False,
+    )
+    return replace(snapshot, **changes)

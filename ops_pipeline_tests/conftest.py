@@ -1,0 +1,127 @@
+"""One embedded server for the session, one migrated template, one clone of it for each test."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine
+
+from ops_pipeline.clients.universe import tickers_of
+from ops_pipeline.domain.session import Calendar
+from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.sandbox.market import DEFAULT_TICKERS
+from ops_pipeline.settings import Mode, Server, Settings, load
+from ops_pipeline.storage.databases import create_databases, grant_reader
+from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.migrate import migrate
+from ops_pipeline.storage.universe import replace_universe
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
+# What a folder's tests need, and so what they cost; a test without a mark is fast.
+MARKS = {
+    "storage": ["postgres"],
+    "dispatcher": ["postgres"],
+    "local": ["postgres"],
+    "engine": ["postgres", "dagster"],
+    "operations": ["postgres"],
+    "defs": ["postgres", "dagster", "dbt"],
+    "dbt": ["postgres", "dagster", "dbt"],
+    "acceptance": ["postgres", "dagster", "dbt", "slow"],
+    "cli": ["postgres", "slow"],
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        folder = Path(item.path).relative_to(here).parts[0]
+        for mark in MARKS.get(folder, []):
+            item.add_marker(mark)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a running embedded server of its own; its var folder is empty otherwise."""
+    var_dir = tmp_path_factory.mktemp("var")
+    embedded = EmbeddedServer.in_folder(var_dir)
+    embedded.start()
+    yield load("replay", {"OPS_VAR_DIR": str(var_dir)})
+    embedded.remove()
+
+
+@pytest.fixture(scope="session")
+def template(server: Settings) -> Settings:
+    """A migrated database with the default universe, to be cloned."""
+    settings = _named(server, "template")
+    create_databases(settings)
+    engine = open_engine(settings)
+    migrate(engine)
+    grant_reader(settings)
+    with engine.begin() as connection:
+        replace_universe(connection, tickers_of(DEFAULT_TICKERS))
+    engine.dispose()
+    return settings
+
+
+@pytest.fixture
+def settings(template: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of replay mode with a database of this test's own."""
+    own = replace(_named(template, f"t{uuid4().hex[:12]}"), var_dir=tmp_path)
+    with _administrator(template) as connection:
+        connection.execute(
+            f'create database "{own.pipeline_database}" template "{template.pipeline_database}"'
+        )
+    yield own
+    with _administrator(template) as connection:
+        connection.execute(f'drop database "{own.pipeline_database}" with (force)')
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """An engine on this test's database."""
+    made = open_engine(settings)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """A connection whose transaction is rolled back."""
+    with engine.connect() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def xnys() -> Calendar:
+    """The calendar of the exchange."""
+    return Mode.REPLAY.calendar
+
+
+@pytest.fixture
+def recorded() -> Path:
+    """The folder of recorded data, where it is present."""
+    if not RECORDED.is_dir():
+        pytest.skip(f"no recorded data at {os.path.relpath(RECORDED)}")
+    return RECORDED
+
+
+def _named(settings: Settings, base_name: str) -> Settings:
+    assert isinstance(settings.server, Server)
+    return replace(settings, server=replace(settings.server, base_name=base_name))
+
+
+def _administrator(settings: Settings) -> psycopg.Connection:
+    server = settings.server
+    assert server is not None
+    return psycopg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        dbname="postgres",
+        autocommit=True,
+    )
