@@ -21,7 +21,6 @@ setup(
         "dagster==1.13.27",
         "dagster-webserver==1.13.27",
         "dagster-postgres==0.29.27",
-        "dagster-aws==0.29.27",
         "dagster-dbt==0.29.27",
         "dbt-core>=1.11,<1.12",  # 1.12 fetches a binary while it installs
         "dbt-postgres>=1.10,<1.12",
@@ -33,8 +32,6 @@ setup(
         "pandas>=2.2,<4",
         "pyarrow>=18",  # pandas reads parquet through it
         "pydantic>=2.10,<3",
-        "alpaca-py>=0.44,<0.45",
-        "feedparser>=6.0.11,<7",
         "vaderSentiment>=3.3.2,<4",
         "starlette>=0.40",  # the web guard; these two come with dagster-webserver
         "uvicorn>=0.30",
@@ -44,7 +41,6 @@ setup(
         "typer>=0.15,<1",
     ],
     extras_require={
-        "finbert": ["torch==2.13.0", "transformers>=5,<6"],
         "dev": [
             "coverage>=7.6",
             "hypothesis>=6.120",
@@ -55,6 +51,7 @@ setup(
             "pytest-cov>=6",
             "pytest-randomly>=3.16",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff==0.17.6",
             "sqlfluff==4.5.0",
             "httpx>=0.27,<1",

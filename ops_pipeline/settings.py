@@ -66,6 +66,7 @@ class Settings:
     server: Server | None
     reader_password: str = field(default="", repr=False)
     web_port: int = 3000
+    seed: int = 7
     window: PartitionWindow | None = None
 
     @property
@@ -115,6 +116,7 @@ class Settings:
         return {
             "OPS_MODE": self.mode.value,
             "OPS_VAR_DIR": str(self.var_dir),
+            "OPS_SEED": str(self.seed),
             "OPS_DAGSTER_DIR": str(self.mode_dir / "dagster"),
             "OPS_DAGSTER_DB_HOST": self.server.host,
             "OPS_DAGSTER_DB_PORT": port,
@@ -158,6 +160,7 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         var_dir=var_dir,
         server=server,
         reader_password=reader_password,
+        seed=_seed(environ.get("OPS_SEED") or "7"),
         web_port=_port("OPS_WEB_PORT", environ.get("OPS_WEB_PORT") or "3000"),
         window=_window(window_file, environ),
     )
@@ -208,6 +211,12 @@ def reader_file(var_dir: Path) -> Path:
 def _kept_reader_password(var_dir: Path) -> str:
     path = reader_file(var_dir)
     return str(json.loads(path.read_text(encoding="utf-8"))["password"]) if path.exists() else ""
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise BadConfiguration(f"OPS_SEED must be a whole number, not {text!r}")
+    return int(text)
 
 
 def _server(environ: Mapping[str, str], var_dir: Path) -> tuple[Server | None, str]:

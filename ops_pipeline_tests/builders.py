@@ -6,7 +6,7 @@ from typing import Any
 
 from ops_pipeline.domain.gates import ACTIVE, OPEN, Snapshot
 from ops_pipeline.domain.session import Session
-from ops_pipeline.domain.values import Bar, FeatureRow, NewsEntry
+from ops_pipeline.domain.values import Bar, FeatureRow, Fill, NewsEntry, Position
 
 DAY = date(2025, 2, 12)
 OPENS_AT = datetime(2025, 2, 12, 14, 30, tzinfo=UTC)
@@ -82,3 +82,13 @@ def a_snapshot(**changes: Any) -> Snapshot:
         has_executed=False,
     )
     return replace(snapshot, **changes)
+
+
+def a_fill(quantity: int = 10, price: float = 200.0, **changes: Any) -> Fill:
+    """An opening fill of AAPL at noon."""
+    return replace(Fill("AAPL", NOON, DAY, quantity, price, OPEN), **changes)
+
+
+def a_position(**changes: Any) -> Position:
+    """A long of AAPL since noon, its stop 1 USD below and its target 2 USD above."""
+    return replace(Position("AAPL", 10, 200.0, NOON, DAY, 199.0, 202.0, 240), **changes)

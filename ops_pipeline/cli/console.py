@@ -55,7 +55,15 @@ def plain(value: Any) -> Any:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table with numbers to the right."""
-    made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="italic",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for number, column in enumerate(columns):
         cells = [row[number] for row in rows if row[number] is not None]
         is_number = bool(cells) and all(isinstance(cell, int | float) for cell in cells)

@@ -16,7 +16,13 @@ from rich.table import Table
 
 from ops_pipeline.cli.console import JsonOption, err, out, print_json, say, table
 from ops_pipeline.cli.server import prepare, running_server
-from ops_pipeline.clients.replay import RecordedMarket, read_bars, read_news, table_of
+from ops_pipeline.clients.replay import (
+    RecordedMarket,
+    days_of,
+    read_bars,
+    read_news,
+    table_of,
+)
 from ops_pipeline.clients.universe import known_tickers, tickers_of
 from ops_pipeline.domain.acceptance import Ranges, Verdict
 from ops_pipeline.domain.errors import BadInput, Unsafe
@@ -122,10 +128,9 @@ def _record(
     chosen = list(wanted) or known
     digest = hashlib.sha256(bars.read_bytes())
     digest.update(news.read_bytes() if news else b"")
-    staged = RecordedMarket(market.folder.with_name("market.new"))
-    staged.save(table[table["ticker"].isin(chosen)], entries)
-    sessions = _sessions(calendar, staged.days(calendar), days, str(bars))
-    market.save(table[table["ticker"].isin(chosen)], entries)
+    table = table[table["ticker"].isin(chosen)]
+    sessions = _sessions(calendar, days_of(table, calendar), days, str(bars))
+    market.save(table, entries)
     return Request(sessions, f"{digest.hexdigest()[:12]}/{','.join(chosen)}", chosen)
 
 

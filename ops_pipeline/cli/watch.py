@@ -2,6 +2,7 @@
 
 import csv
 import io
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -96,16 +97,23 @@ def _print_status(found: Status) -> None:
     backlog = ", ".join(f"{name} {count}" for name, count in found.backlog.items())
     say(f"recommendations: {backlog or 'none'}")
     columns = ["service", "stage", "switch", "minute (UTC)", "lag s", "written (UTC)"]
-    out.print(table("", columns, [_row(service) for service in found.services]))
+    out.print(table("", columns, [_row(service, found) for service in found.services]))
 
 
-def _row(service: ServiceStatus) -> list[object]:
+def _row(service: ServiceStatus, found: Status) -> list[object]:
     minute, written = service.last_minute, service.last_written_at
     return [
         service.switch.stage.service,
         service.switch.stage.name,
         "on" if service.switch.is_enabled else "off",
-        f"{minute:%m-%d %H:%M}" if minute else None,
+        _brief(minute, found.now, "%H:%M"),
         None if service.lag_seconds is None else int(service.lag_seconds),
-        f"{written:%m-%d %H:%M:%S}" if written else None,
+        _brief(written, found.now, "%H:%M:%S"),
     ]
+
+
+def _brief(at: datetime | None, now: datetime | None, form: str) -> str | None:
+    """A time of today without its date."""
+    if at is None:
+        return None
+    return f"{at:{form}}" if now and at.date() == now.date() else f"{at:%m-%d {form}}"

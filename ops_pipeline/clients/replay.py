@@ -84,17 +84,6 @@ class RecordedMarket:
         new_bars.replace(self._bars_file)
         new_news.replace(self._news_file)
 
-    def tickers(self) -> list[str]:
-        """The symbols that have bars."""
-        return sorted(self._bars(["ticker"])["ticker"].unique())
-
-    def days(self, calendar: Calendar) -> list[date]:
-        """The sessions that have bars."""
-        minutes = self._bars(["minute"])["minute"].drop_duplicates()
-        days = sorted({calendar.day(minute) for minute in minutes.dt.floor("h").unique()})
-        sessions = calendar.between(days[0], days[-1])
-        return [s.day for s in sessions if minutes.between(s.opens_at, s.closes_at, "left").any()]
-
     def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> list[Bar]:
         """Bars of these tickers with start <= minute < end, by minute and ticker."""
         filters = [("minute", ">=", pd.Timestamp(start)), ("minute", "<", pd.Timestamp(end))]
@@ -109,8 +98,13 @@ class RecordedMarket:
             entries = [_entry_of_document(json.loads(line)) for line in file]
         return [e for e in entries if e.published_at and start <= e.published_at < end]
 
-    def _bars(self, columns: list[str]) -> pd.DataFrame:
-        return pd.read_parquet(self._bars_file, columns=columns)
+
+def days_of(table: pd.DataFrame, calendar: Calendar) -> list[date]:
+    """The sessions in which a table has bars."""
+    minutes = table["minute"].drop_duplicates()
+    days = sorted({calendar.day(hour) for hour in minutes.dt.floor("h").unique()})
+    sessions = calendar.between(days[0], days[-1])
+    return [s.day for s in sessions if minutes.between(s.opens_at, s.closes_at, "left").any()]
 
 
 def bars_of(table: pd.DataFrame) -> Iterator[Bar]:

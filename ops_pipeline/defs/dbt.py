@@ -64,7 +64,8 @@ def run(settings: Settings, verb: str, variables: Mapping[str, object]) -> dict[
     os.environ.update(settings.environment())
     with tempfile.TemporaryDirectory(prefix="ops-dbt-") as target:
         words = [verb, *_common(Path(target)), "--no-write-json", "--vars", json.dumps(variables)]
-        outcome = dbtRunner(manifest=_manifest(settings)).invoke(words)
+        # A copy, because dbt writes into it what it compiled, and would not compile that again.
+        outcome = dbtRunner(manifest=_manifest(settings).deepcopy()).invoke(words)
     nodes: Any = outcome.result
     if nodes is None:
         raise dg.Failure(f"dbt {verb} could not run: {outcome.exception}")

@@ -1,6 +1,5 @@
 """What the assets work with: one set for each mode, chosen by one setting."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -105,8 +104,7 @@ def _recorded(pipeline: Pipeline) -> Market:
 
 
 def _unfolding(pipeline: Pipeline) -> Market:
-    seed = int(os.environ.get("OPS_SEED", "7"))
-    source = UnfoldingMarket(pipeline.calendar, pipeline.now, seed)
+    source = UnfoldingMarket(pipeline.calendar, pipeline.now, pipeline.settings.seed)
     return Market(source, source, "live")
 
 

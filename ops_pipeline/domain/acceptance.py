@@ -97,13 +97,13 @@ def _seconds(row: Row) -> float:
     return (finished - row["started_at"]).total_seconds() if finished else 0.0
 
 
-def execution_volume(rows: Sequence[Row], ranges: Ranges, *, last_24_hours: int) -> Verdict:
-    """Query 5: neither a runaway nor a stall."""
+def execution_volume(rows: Sequence[Row], ranges: Ranges, *, last_24_hours: int | None) -> Verdict:
+    """Query 5: neither a runaway nor a stall; None for a pipeline that is younger than that."""
     today = int(rows[0]["count"]) if rows else 0
     observed = {"today": today, "last_24_hours": last_24_hours}
     expected = f"0-{ranges.executions_max} a day, not 0 for 24 h"
     if today > ranges.executions_runaway:
         return Verdict(VOLUME, Level.PROBLEM, f"{today} today: runaway", observed, expected)
-    if not today and not last_24_hours:
+    if not today and last_24_hours == 0:
         return Verdict(VOLUME, Level.PROBLEM, "none for 24 h: stall", observed, expected)
     return Verdict(VOLUME, Level.NORMAL, f"{today} today", observed, expected)

@@ -24,7 +24,8 @@ def round_to_tick(price: float, side: int = 0) -> float:
     tick = CENT if price >= 1 else SUB_CENT
     rounding = {1: ROUND_CEILING, -1: ROUND_FLOOR}.get(side, ROUND_HALF_UP)
     # repr() keeps 200.1 at 200.1; the binary value would round a buyer up one tick too far.
-    return float(Decimal(repr(round(price, 9))).quantize(tick, rounding=rounding))
+    rounded = Decimal(repr(round(price, 9))).quantize(tick, rounding=rounding)
+    return float(max(rounded, SUB_CENT))
 
 
 def fill_price(close: float, side: int, config: DispatcherConfig) -> float:
@@ -85,8 +86,8 @@ def size_order(
     return Order(
         side * quantity,
         price,
-        round_to_tick(max(price - side * distance, float(SUB_CENT))),
-        round_to_tick(max(price + side * reward, float(SUB_CENT))),
+        round_to_tick(price - side * distance),
+        round_to_tick(price + side * reward),
     )
 
 

@@ -120,7 +120,7 @@ def _trading_hours(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
     now, session = _instant(snapshot.now), snapshot.session
     if now is None:
         return _unknown("Time unknown")
-    if session is None or not session.is_open(now):
+    if not isinstance(session, Session) or not session.is_open(now):
         return False, "closed", "Market closed", now.isoformat(), None
     opening, closing = _blocks(snapshot.intent, config)
     window = f"{session.opens_at + opening:%H:%M}-{session.closes_at - closing:%H:%M} UTC"
@@ -170,7 +170,7 @@ def _recommendation_freshness(snapshot: Snapshot, config: DispatcherConfig) -> V
 
 def _max_positions(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
     limit = config.max_open_positions
-    if not isinstance(snapshot.open_tickers, frozenset):
+    if not isinstance(snapshot.open_tickers, frozenset) or not isinstance(snapshot.ticker, str):
         return _unknown("Open positions unknown", limit)
     count = len(snapshot.open_tickers | {snapshot.ticker})
     if count <= limit:
@@ -183,7 +183,7 @@ def _max_exposure(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
     exposure, order = _number(snapshot.exposure_usd), _number(snapshot.order_notional_usd)
     if exposure is None or order is None or exposure < 0 or order < 0:
         return _unknown("Exposure unknown", limit)
-    if not snapshot.order_quantity:
+    if not _number(snapshot.order_quantity):
         return False, "no_room", "No room for a single share", exposure, limit
     if exposure + order <= limit:
         return True, "ok", "Exposure within the limit", exposure + order, limit

@@ -38,11 +38,11 @@ class _TextOnly(HTMLParser):
         self.parts.append(" ")
 
     def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in ("script", "style")
+        self._hidden -= bool(self._hidden) and tag in ("script", "style")
         self.parts.append(" ")
 
     def handle_data(self, data: str) -> None:
-        if self._hidden <= 0:
+        if not self._hidden:
             self.parts.append(data)
 
 
@@ -54,16 +54,20 @@ def plain_text(text: str, limit: int) -> str:
         parser.close()
         text = html.unescape("".join(parser.parts))
     text = unicodedata.normalize("NFKC", text)
-    text = "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
-    return " ".join(text.split())[:limit]
+    return " ".join(_printable(text).split())[:limit]
+
+
+def _printable(text: str) -> str:
+    # Control characters and lone surrogates are what a database refuses.
+    return "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text)
 
 
 def clean(entry: NewsEntry) -> NewsEntry:
     """The entry with plain text, and with a link only where it is http or https."""
-    link = entry.link.strip()
+    link = _printable(entry.link).strip()
     return NewsEntry(
-        feed=entry.feed,
-        entry_id=entry.entry_id.strip(),
+        feed=_printable(entry.feed),
+        entry_id=_printable(entry.entry_id).strip(),
         title=plain_text(entry.title, MAX_TITLE) or "No title",
         summary=plain_text(entry.summary, MAX_SUMMARY),
         link=link if re.match(r"https?://", link) else "",
@@ -97,9 +101,11 @@ class TickerLinker:
 
     def __init__(self, universe: Sequence[Ticker]) -> None:
         self._symbols = frozenset(ticker.symbol for ticker in universe)
-        names = {alias: ticker.symbol for ticker in universe for alias in ticker.aliases}
-        self._names = names
-        ordered = sorted(names, key=len, reverse=True)
+        self._names: dict[str, list[str]] = {}
+        for ticker in universe:
+            for alias in ticker.aliases:
+                self._names.setdefault(alias, []).append(ticker.symbol)
+        ordered = sorted(self._names, key=len, reverse=True)
         self._alias = (
             re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, ordered)) + r")(?![\w-])")
             if ordered
@@ -125,4 +131,8 @@ class TickerLinker:
     def _aliases(self, text: str) -> list[Mention]:
         if self._alias is None:
             return []
-        return [Mention(self._names[m[1]], ALIAS, m[0]) for m in self._alias.finditer(text)]
+        return [
+            Mention(symbol, ALIAS, m[0])
+            for m in self._alias.finditer(text)
+            for symbol in self._names[m[1]]
+        ]

@@ -144,7 +144,7 @@ def _volatility_score(vol_ratio: float, rules: SignalRules) -> float:
 
 def volume_multiplier(volume_ratio: float | None, rules: SignalRules) -> float:
     """How much a bar's volume counts; unknown volume is half, dead volume nothing."""
-    if volume_ratio is None:
+    if volume_ratio is None or not math.isfinite(volume_ratio):
         return rules.unknown_volume_multiplier
     if volume_ratio < rules.dead_volume_ratio:
         return 0.0
@@ -156,7 +156,7 @@ def volume_multiplier(volume_ratio: float | None, rules: SignalRules) -> float:
 
 def _sentiment_multiplier(row: FeatureRow, rule: str, rules: SignalRules) -> float:
     sentiment = row.confident_sentiment_30
-    if not sentiment or not row.confident_count_30:
+    if not sentiment or not math.isfinite(sentiment) or not row.confident_count_30:
         return 1.0
     strength = abs(sentiment) * min(row.confident_count_30 / rules.full_news_count, 1.0)
     if sentiment * DIRECTIONS[rule] > 0:

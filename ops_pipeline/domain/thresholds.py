@@ -127,7 +127,7 @@ class DispatcherConfig(_Frozen):
     slippage_bps: float = Field(5.0, ge=0, le=1_000, allow_inf_nan=False, description="Per fill.")
     stop_loss_vol_mult: float = Field(2.0, gt=0, le=100, allow_inf_nan=False, description="Stop.")
     stop_horizon_minutes: int = Field(30, ge=1, le=390, description="Horizon of the stop.")
-    min_stop_distance: Ratio = Field(0.005, description="Nearest stop, as a share of the price.")
+    min_stop_distance: Ratio = Field(0.005, gt=0, description="Nearest stop, share of the price.")
     take_profit_risk_reward: float = Field(2.0, gt=0, le=100, description="Target over stop.")
     max_hold_minutes: int = Field(240, ge=1, le=390, description="Longest time in a position.")
     max_signals_per_run: int = Field(10, ge=1, le=1_000, description="Claimed by one run.")

@@ -1,5 +1,6 @@
 """Which tickers are worth watching: a score, and a pick with hysteresis."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,10 +17,11 @@ def is_due(minute: datetime, opens_at: datetime) -> bool:
 
 
 def components(row: FeatureRow, rules: WatchlistRules) -> dict[str, float]:
-    """The four parts of the score, each between 0 and 1."""
+    """The four parts of the score, each between 0 and 1; what is unknown adds nothing."""
+    distance = math.nan if row.distance_sma20 is None else abs(row.distance_sma20)
     return {
         "sentiment_pressure": _sentiment_pressure(row, rules),
-        "setup_quality": _unit(1 - abs(row.distance_sma20 or 0.0) / rules.setup_distance),
+        "setup_quality": _unit(1 - distance / rules.setup_distance),
         "volatility": _unit(
             ((row.vol_ratio or 0.0) - rules.quiet_vol_ratio) / rules.vol_ratio_span
         ),
@@ -59,7 +61,7 @@ def _trend_alignment(row: FeatureRow, rules: WatchlistRules) -> float:
 
 
 def _unit(value: float) -> float:
-    return min(max(value, 0.0), 1.0)
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0
 
 
 @dataclass(frozen=True)

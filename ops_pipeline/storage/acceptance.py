@@ -57,6 +57,9 @@ def _a_trading_day_ago(now: datetime, calendar: Calendar) -> datetime:
     return calendar.before(calendar.day(now)).opens_at
 
 
-def _executions_since(connection: Connection, since: datetime, now: datetime) -> int:
+def _executions_since(connection: Connection, since: datetime, now: datetime) -> int | None:
+    first_run = connection.execute(query("acceptance", "first_run")).scalar()
+    if first_run is None or first_run > since:
+        return None
     parameters = {"since": since, "now": now}
     return int(connection.execute(query("acceptance", "executions_since"), parameters).scalar_one())

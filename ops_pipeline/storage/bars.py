@@ -43,14 +43,17 @@ def insert_bars(
     ]
     if not rows:
         return 0
-    before = known_minutes(connection, min(b.minute for b in bars), max(b.minute for b in bars))
-    repeated = [row for row in rows if (row["ticker"], row["minute"]) in before]
-    fresh = [row for row in rows if (row["ticker"], row["minute"]) not in before]
+    known = known_minutes(connection, min(b.minute for b in bars), max(b.minute for b in bars))
+    fresh: list[dict[str, object]] = []
+    repeated: list[dict[str, object]] = []
+    for bar, row in zip(bars, rows, strict=True):
+        (repeated if (bar.ticker, bar.minute) in known else fresh).append(row)
+        known.add((bar.ticker, bar.minute))
     if fresh:
         connection.execute(query("bars", "insert_bars"), fresh)
     if repeated:
         connection.execute(query("bars", "insert_revision"), repeated)
-    return len({(row["ticker"], row["minute"]) for row in fresh})
+    return len(fresh)
 
 
 def known_minutes(

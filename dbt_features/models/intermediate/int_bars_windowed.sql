@@ -12,7 +12,7 @@ bars as (
 
 ),
 
--- Each minute looks back by itself at what was known at its cut-off, so that a late bar changes no earlier minute.
+-- Each minute looks back by itself at what was known at its cut-off: a late bar changes no earlier minute.
 windowed as (
 
     select
@@ -38,10 +38,12 @@ windowed as (
             avg(cast(returned.volume as double precision) order by returned.minute desc)
             filter (where returned.bar_rank <= {{ var('volume_bars') }}) as volume_avg_20,
 
-            count(returned.bar_return) filter (where returned.return_rank <= {{ var('recent_returns') }}) as recent_count,
+            count(returned.bar_return)
+            filter (where returned.return_rank <= {{ var('recent_returns') }}) as recent_count,
             stddev_samp(returned.bar_return order by returned.minute desc)
             filter (where returned.return_rank <= {{ var('recent_returns') }}) as recent_stddev,
-            count(returned.bar_return) filter (where returned.return_rank <= {{ var('baseline_returns') }}) as baseline_count,
+            count(returned.bar_return)
+            filter (where returned.return_rank <= {{ var('baseline_returns') }}) as baseline_count,
             stddev_samp(returned.bar_return order by returned.minute desc)
             filter (where returned.return_rank <= {{ var('baseline_returns') }}) as baseline_stddev,
 
@@ -77,7 +79,10 @@ windowed as (
                     order by bars.minute desc
                     limit greatest(
                         {{ var('lookback_bars') }},
-                        cast(extract(epoch from minutes.minute_ends_at - minutes.session_opens_at) / 60 as integer)
+                        cast(
+                            extract(epoch from minutes.minute_ends_at - minutes.session_opens_at)
+                            / 60 as integer
+                        )
                     )
 
                 ) as visible
@@ -104,7 +109,9 @@ enough as (
         sma50,
         volume_avg_20,
         case when recent_count >= {{ var('recent_returns') }} then recent_stddev end as recent_vol,
-        case when baseline_count >= {{ var('baseline_min_returns') }} then baseline_stddev end as baseline_vol,
+        case
+            when baseline_count >= {{ var('baseline_min_returns') }} then baseline_stddev
+        end as baseline_vol,
         case when session_volume > 0 then session_turnover / session_volume end as session_vwap
 
     from windowed

@@ -28,9 +28,9 @@ known as (
     inner join scores
         on
             minutes.ticker = scores.ticker
-            and scores.event_at < minutes.minute_ends_at
+            and minutes.minute_ends_at > scores.event_at
             and scores.event_at >= minutes.minute_ends_at - interval '60 minutes'
-            and scores.available_at <= minutes.available_at
+            and minutes.available_at >= scores.available_at
 
 ),
 
@@ -46,15 +46,19 @@ windowed as (
 
         count(*) filter (where age_seconds <= 1800) as news_count_30,
         avg(score order by event_at, news_id) filter (where age_seconds <= 1800) as sentiment_30,
-        avg(abs(score) order by event_at, news_id) filter (where age_seconds <= 1800) as sentiment_strength_30,
+        avg(abs(score) order by event_at, news_id)
+        filter (where age_seconds <= 1800) as sentiment_strength_30,
         min(age_seconds) filter (where age_seconds <= 1800) as news_age_seconds_30,
 
         count(*) filter (where age_seconds <= 1800 and is_confident) as confident_count_30,
         avg(score order by event_at, news_id)
         filter (where age_seconds <= 1800 and is_confident) as confident_sentiment_30,
-        count(*) filter (where age_seconds <= 1800 and is_confident and label = 'positive') as positive_count_30,
-        count(*) filter (where age_seconds <= 1800 and is_confident and label = 'negative') as negative_count_30,
-        count(*) filter (where age_seconds <= 1800 and is_confident and label = 'neutral') as neutral_count_30
+        count(*)
+        filter (where age_seconds <= 1800 and is_confident and label = 'positive') as positive_count_30,
+        count(*)
+        filter (where age_seconds <= 1800 and is_confident and label = 'negative') as negative_count_30,
+        count(*)
+        filter (where age_seconds <= 1800 and is_confident and label = 'neutral') as neutral_count_30
 
     from known
 

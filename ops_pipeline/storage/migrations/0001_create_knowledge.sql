@@ -55,6 +55,6 @@ create table services (
 -- The one list of tracked tickers.
 create table universe (
     ticker text primary key check (ticker ~ '^[A-Z][A-Z0-9]{0,5}([.-][A-Z0-9]{1,3})?$'),
-    aliases text [] not null default '{}',
+    aliases text[] not null default '{}',
     written_at timestamptz not null default clock_timestamp()
 );

@@ -21,7 +21,7 @@ create table news_provenance (
     entry_key text not null,
     news_id text not null references news_items,
     entry_id text not null,
-    tickers text [] not null,
+    tickers text[] not null,
     is_linked boolean not null default false,
     available_at timestamptz not null,
     written_at timestamptz not null default clock_timestamp(),

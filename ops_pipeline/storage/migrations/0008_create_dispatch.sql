@@ -39,6 +39,7 @@ create table dispatcher_runs (
     check ((finished_at is null) = (outcome is null))
 );
 create index dispatcher_runs_started_at on dispatcher_runs (started_at);
+create index dispatcher_runs_unfinished on dispatcher_runs (written_at) where finished_at is null;
 
 create table dispatch_recommendations (
     id bigint generated always as identity primary key,
@@ -73,7 +74,10 @@ create table dispatch_recommendations (
     check (status not in ('SKIPPED', 'FAILED') or failure_reason is not null)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
 create index dispatch_recommendations_pending on dispatch_recommendations (ts, id) where status = 'PENDING';
-create index dispatch_recommendations_leases on dispatch_recommendations (lease_until) where status = 'PROCESSING';
+create index dispatch_recommendations_leases on dispatch_recommendations (lease_until)
+where status = 'PROCESSING';
+create index dispatch_recommendations_run on dispatch_recommendations (dispatcher_run_id);
+create index dispatch_recommendations_session on dispatch_recommendations (session_date);
 create index dispatch_recommendations_status on dispatch_recommendations (status, ts desc);
 
 create table dispatch_executions (

@@ -40,3 +40,6 @@ WHERE simulated_ts >= CURRENT_DATE;
 select count(*) as count
 from dispatch_executions
 where simulated_ts >= :since and simulated_ts <= :now;
+
+-- name: first_run
+select min(started_at) as started_at from dispatcher_runs;

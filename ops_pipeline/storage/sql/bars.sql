@@ -20,17 +20,18 @@ select
     :close,
     :volume,
     :available_at
-where exists (
-    select 1
-    from bars_1m as kept
-    where
-        kept.ticker = :ticker and kept.minute = :minute
-        and (kept.open, kept.high, kept.low, kept.close, kept.volume)
-        is distinct from (
-            cast(:open as double precision), cast(:high as double precision),
-            cast(:low as double precision), cast(:close as double precision), cast(:volume as bigint)
-        )
-)
+where
+    exists (
+        select 1
+        from bars_1m as kept
+        where
+            kept.ticker = :ticker and kept.minute = :minute
+            and (kept.open, kept.high, kept.low, kept.close, kept.volume)
+            is distinct from (
+                cast(:open as double precision), cast(:high as double precision),
+                cast(:low as double precision), cast(:close as double precision), cast(:volume as bigint)
+            )
+    )
 on conflict do nothing;
 
 -- name: known_minutes

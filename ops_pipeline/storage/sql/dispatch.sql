@@ -59,7 +59,8 @@ where not exists (
     where
         open_exit.ticker = :ticker and open_exit.intent = 'close'
         and (open_exit.status in ('PENDING', 'PROCESSING') or open_exit.minute = :minute)
-);
+)
+on conflict (ticker, minute, intent) do nothing;
 
 -- name: expire
 -- Close what is too old to trade, as a set.
@@ -127,7 +128,7 @@ select
     held.reason,
     held.features_snapshot
 from dispatch_recommendations as held
-inner join unnest(cast(:ids as bigint []), cast(:epochs as integer [])) as claim (id, epoch)
+inner join unnest(cast(:ids as bigint[]), cast(:epochs as integer[])) as claim (id, epoch)
     on held.id = claim.id and held.claim_epoch = claim.epoch
 where held.status = 'PROCESSING'
 order by held.ts, (held.intent = 'close') desc, held.confidence desc, held.ticker

@@ -3,7 +3,8 @@
 insert into dispatch_executions (
     execution_id, recommendation_id, dispatcher_run_id, claim_epoch, account, ticker, action, intent,
     decision_ts, simulated_ts, session_date, side, qty, entry_price, notional, stop_loss_price,
-    take_profit_price, max_hold_minutes, fill_model, slippage_bps, execution_mode, explain_json, risk_json, sim_json
+    take_profit_price, max_hold_minutes, fill_model, slippage_bps, execution_mode,
+    explain_json, risk_json, sim_json
 )
 values (
     :execution_id, :recommendation_id, :dispatcher_run_id, :claim_epoch, :account, :ticker, :action, :intent,
@@ -26,15 +27,16 @@ select
     fill.take_profit_price,
     fill.max_hold_minutes
 from dispatch_executions as fill
-where fill.account = :account and fill.ticker in (
-    select seen.ticker
-    from dispatch_executions as seen
-    where seen.account = :account
-    group by seen.ticker
-    having
-        sum(case when seen.side = 'buy' then seen.qty else -seen.qty end) <> 0
-        or max(seen.session_date) = :session_date
-)
+where
+    fill.account = :account and fill.ticker in (
+        select seen.ticker
+        from dispatch_executions as seen
+        where seen.account = :account
+        group by seen.ticker
+        having
+            sum(case when seen.side = 'buy' then seen.qty else -seen.qty end) <> 0
+            or max(seen.session_date) = :session_date
+    )
 order by fill.simulated_ts, fill.written_at, fill.ticker;
 
 -- name: fills_until

@@ -63,8 +63,8 @@ from (
             where made.ticker = tracked.ticker and made.minute = decided.minute
         )
 ) as windowed
-group by 1
-order by 1;
+group by reason
+order by reason;
 
 -- name: newest_feature_bars
 -- The bar that the newest features of each ticker stand on, as known at :now.

@@ -54,10 +54,6 @@ order by minute;
 delete from stage_minutes
 where session_date = :session_date and minute >= :start;
 
--- name: installation_id
--- The identity of this database.
-select installation_id from installation;
-
 -- name: insert_replay_session
 -- A session is played on a market.
 insert into replay_sessions (session_date, market) values (:session_date, :market)

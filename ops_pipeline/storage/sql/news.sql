@@ -47,7 +47,7 @@ select
     count(*) as rows_count
 from news_items
 where available_at >= :start and available_at < :end
-group by 1;
+group by minute;
 
 -- name: count_items
 -- How many stories are kept.

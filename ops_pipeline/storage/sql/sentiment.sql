@@ -7,13 +7,14 @@ select
     (array_agg(item.title order by item.available_at, item.news_id))[1] as title,
     (array_agg(item.summary order by item.available_at, item.news_id))[1] as summary
 from news_items as item
-where not exists (
-    select 1
-    from news_sentiments as scored
-    where scored.text_hash = item.text_hash and scored.model = :model and scored.revision = :revision
-)
+where
+    not exists (
+        select 1
+        from news_sentiments as scored
+        where scored.text_hash = item.text_hash and scored.model = :model and scored.revision = :revision
+    )
 group by item.text_hash
-order by 2, 1
+order by available_at, item.text_hash
 limit :limit;
 
 -- name: insert_score
@@ -35,4 +36,4 @@ select
     count(*) as rows_count
 from news_sentiments
 where available_at >= :start and available_at < :end
-group by 1;
+group by minute;

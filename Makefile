@@ -1,0 +1,43 @@
+# make demo and make test set up .venv by themselves; UI=0 ends the demo without the web UI.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+UI ?= 1
+JOBS ?= 2
+
+.PHONY: help install demo test check docs clean
+
+help:  ## show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+install: .venv/.ready  ## set up .venv from the pinned constraints
+
+.venv/.ready: setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11, 3.12 or 3.13"; exit 4; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "error: $$($(PYTHON) --version) at $(PYTHON); Python 3.11, 3.12 or 3.13 is needed (make PYTHON=...)"; exit 4; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "error: $(PYTHON) has no venv module; on Debian: apt install python3-venv"; exit 4; }
+	@echo "setting up .venv with $$($(PYTHON) --version), this takes a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## play a generated market day end to end, then open the UI on it (UI=0: do not)
+	@$(BIN)/ops-pipeline demo $(if $(filter 0,$(UI)),--no-ui,--ui)
+
+check: install  ## lint, types, floors, SQL and the fast tests, under a minute
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/sqlfluff lint --quiet dbt_features/models dbt_features/tests ops_pipeline/storage/sql ops_pipeline/storage/migrations
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -m 'not (postgres or dagster or dbt or slow)'
+
+test: check  ## everything: what check does, then all tests on real PostgreSQL, dbt and Dagster
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m 'postgres or dagster or dbt or slow'
+
+docs: install  ## write the generated pages again
+	@$(BIN)/python -m ops_pipeline_tests.structure.pages
+
+clean:  ## remove what was set up, but not var/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,242 @@
+"""A replay of a test's own: its database, its market, its Dagster, and ways to play minutes."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, datetime
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import psycopg
+from dagster import TimeWindow
+from sqlalchemy import text
+
+from ops_pipeline.clients.replay import RecordedMarket, table_of
+from ops_pipeline.clients.universe import tickers_of
+from ops_pipeline.defs.assets import bars, features, news, sentiment, signals, watchlist
+from ops_pipeline.defs.partitions import partition_key
+from ops_pipeline.defs.replay import QUIET
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.dispatcher.replay import Played, play
+from ops_pipeline.domain.session import MINUTE, Session
+from ops_pipeline.domain.stages import DATA_STAGES
+from ops_pipeline.domain.values import Bar, NewsEntry
+from ops_pipeline.settings import Mode, PartitionWindow, Settings, save_window
+from ops_pipeline.storage.universe import replace_universe
+
+START = "dagster/asset_partition_range_start"
+END = "dagster/asset_partition_range_end"
+STAGES = [stage.name for stage in DATA_STAGES]
+BODIES = {
+    "news": news.materialize,
+    "bars": bars.materialize,
+    "sentiment": sentiment.materialize,
+    "features": features.materialize,
+    "watchlist": watchlist.materialize,
+    "signals": signals.materialize,
+}
+# What may differ between two equal plays: identities that are drawn, and the server's clock.
+VOLATILE = {
+    "id",
+    "run_id",
+    "recommendation_id",
+    "execution_id",
+    "dispatcher_run_id",
+    "orchestrator_run_id",
+    "written_at",
+    "created_at",
+    "claimed_at",
+    "lease_until",
+}
+TABLES = {
+    "minute_cutoffs": "",
+    "stage_minutes": "",
+    "bars_1m": "",
+    "bar_revisions": "",
+    "news_items": "",
+    "news_provenance": "",
+    "news_tickers": "",
+    "news_sentiments": "",
+    "features.features_1m": "",
+    "watchlist_entries": "",
+    "signals": "",
+    "dispatch_recommendations": "",
+    "dispatcher_runs": "",
+    # In place of its drawn id, an execution carries what its recommendation is about.
+    "dispatch_executions": """ || (
+        select jsonb_build_object('recommendation', jsonb_build_array(ticker, minute, intent))
+        from dispatch_recommendations as recommendation
+        where recommendation.id = t.recommendation_id)""",
+}
+
+
+class World:
+    """One replay and everything that it is made of."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.calendar = settings.mode.calendar
+        self.pipeline = Pipeline(settings)
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.window = PartitionWindow(date(2025, 2, 12), date(2025, 2, 12))
+
+    def close(self) -> None:
+        self.instance.dispose()
+        self.pipeline.engine.dispose()
+
+    def session(self, day: date) -> Session:
+        found = self.calendar.on(day)
+        assert found is not None
+        return found
+
+    def open_market(
+        self,
+        bars: Iterable[Bar] | pd.DataFrame,
+        entries: Iterable[NewsEntry] = (),
+        days: tuple[date, date] | None = None,
+    ) -> None:
+        """Make these the market, its tickers the universe, and these days the partitions."""
+        table = bars if isinstance(bars, pd.DataFrame) else table_of(bars)
+        shutil.rmtree(self._market.folder, ignore_errors=True)
+        self._market.save(table, entries)
+        self.track(sorted(table["ticker"].unique()))
+        if days:
+            self.window = PartitionWindow(*days)
+            save_window(self.settings, self.window)
+            self.__dict__.pop("definitions", None)
+
+    def track(self, symbols: Iterable[str]) -> None:
+        with self.pipeline.engine.begin() as connection:
+            replace_universe(connection, tickers_of(symbols))
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        from ops_pipeline.definitions import build
+
+        made = build(replace(self.settings, window=self.window))
+        # One set of settings for all windows, so that dbt is parsed once for all tests.
+        (made.resources or {})["pipeline"].settings = self.settings
+        return made
+
+    def job(self, name: str, **tags: str) -> dg.ExecuteInProcessResult:
+        """Run a job as a replay does."""
+        job = self.definitions.resolve_job_def(name)
+        tags = {tag.replace("__", "/"): value for tag, value in tags.items()}
+        return job.execute_in_process(instance=self.instance, run_config=QUIET, tags=tags)
+
+    def minute(self, minute: datetime) -> dg.ExecuteInProcessResult:
+        """All data stages of one minute, as one run."""
+        job = self.definitions.resolve_job_def("minute_job")
+        key = partition_key(minute, self.calendar)
+        return job.execute_in_process(
+            instance=self.instance, run_config=QUIET, partition_key=key
+        )
+
+    def range(self, first: datetime | str, last: datetime | str) -> dg.ExecuteInProcessResult:
+        """All data stages from the first minute to the last one, as one run."""
+        keys = [
+            at if isinstance(at, str) else partition_key(at, self.calendar) for at in (first, last)
+        ]
+        job = self.definitions.resolve_job_def("minute_job")
+        return job.execute_in_process(
+            instance=self.instance, run_config=QUIET, tags={START: keys[0], END: keys[1]}
+        )
+
+    def stages(
+        self, first: datetime, last: datetime, names: Sequence[str] = STAGES
+    ) -> dict[str, dict[str, Any]]:
+        """The stages' own functions over these minutes, without a run around them."""
+        context: Any = SimpleNamespace(
+            partition_time_window=TimeWindow(first, last + MINUTE),
+            run=SimpleNamespace(run_id="by hand"),
+        )
+        return {n: dict(BODIES[n](context, self.pipeline).metadata or {}) for n in names}
+
+    def dispatch(self, minutes: Sequence[datetime]) -> Played:
+        """The dispatcher, stepping over these minutes."""
+        return play(self.pipeline.desk("test"), minutes, self.pipeline.timing)
+
+    def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+        with self.pipeline.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(text(statement), parameters).mappings()]
+
+    def value(self, statement: str, **parameters: Any) -> Any:
+        (row,) = self.rows(statement, **parameters)
+        return next(iter(row.values()))
+
+    def table(self, statement: str, **parameters: Any) -> pd.DataFrame:
+        return pd.DataFrame(self.rows(statement, **parameters))
+
+    def execute(self, statement: str, **parameters: Any) -> None:
+        with self.pipeline.engine.begin() as connection:
+            connection.execute(text(statement), parameters)
+
+    def features(self) -> dict[tuple[str, datetime], dict[str, Any]]:
+        """The feature rows by ticker and minute, but for when they were written."""
+        rows = self.rows("select * from features.features_1m")
+        for row in rows:
+            del row["written_at"]
+        return {(row["ticker"], row["minute"]): row for row in rows}
+
+    def hashes(self) -> dict[str, str]:
+        """One digest for each table: its rows in order, without what may differ."""
+        return {name: self._digest(name, extra) for name, extra in TABLES.items()}
+
+    def _digest(self, name: str, extra: str) -> str:
+        statement = f"""
+            select count(*) || ' rows ' || md5(coalesce(string_agg(line, '|' order by line), ''))
+            from (
+                select ((to_jsonb(t) - cast(:volatile as text [])){extra})::text
+                collate "C" as line
+                from {name} as t
+            ) as lines"""
+        return str(self.value(statement, volatile=sorted(VOLATILE)))
+
+    @property
+    def _market(self) -> RecordedMarket:
+        return RecordedMarket(self.settings.mode_dir / "market")
+
+
+@contextmanager
+def open_world(template: Settings, mode: Mode = Mode.REPLAY) -> Iterator[World]:
+    """A world in a new database; each has the same name, because dbt's manifest knows it."""
+    assert template.server is not None
+    server = replace(template.server, base_name="world")
+    settings = replace(template, mode=mode, server=server)
+    with administrator(template) as connection:
+        connection.execute(
+            f'drop database if exists "{settings.pipeline_database}" with (force)'
+        )
+        connection.execute(
+            f'create database "{settings.pipeline_database}"'
+            f' template "{template.pipeline_database}"'
+        )
+    before = dict(os.environ)
+    # The code location loads from this var folder; what dbt's runs leave behind is undone.
+    os.environ["OPS_VAR_DIR"] = str(settings.var_dir)
+    world = World(settings)
+    try:
+        yield world
+    finally:
+        world.close()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def administrator(settings: Settings) -> psycopg.Connection:
+    """A connection that may make and drop databases."""
+    server = settings.server
+    assert server is not None
+    return psycopg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        dbname="postgres",
+        autocommit=True,
+    )

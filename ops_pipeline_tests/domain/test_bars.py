@@ -1,0 +1,83 @@
+from datetime import datetime, timedelta
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from ops_pipeline.domain.bars import MAX_PRICE, fault, is_complete, is_ticker, split_faulty
+from ops_pipeline_tests.builders import NOON, a_bar
+
+
+@pytest.mark.parametrize("text", ["A", "AAPL", "GOOGL", "BRK.B", "BF-B", "X1", "ABCDEF.WSA"])
+def test_is_ticker_knows_symbols(text: str) -> None:
+    assert is_ticker(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "aapl", "1A", "ABCDEFG", "AAPL\n", " AAPL", "A;DROP", "../X", "BRK.", "A.BCDE", "Ä"],
+)
+def test_is_ticker_refuses_what_is_no_symbol(text: str) -> None:
+    assert not is_ticker(text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"volume": 0},
+        {"open": 200.0, "high": 200.0, "low": 200.0, "close": 200.0},
+        {"high": MAX_PRICE},
+    ],
+)
+def test_a_usable_bar_has_no_fault(changes: dict[str, Any]) -> None:
+    assert fault(a_bar(**changes)) is None
+
+
+@pytest.mark.parametrize("name", ["open", "high", "low", "close"])
+@pytest.mark.parametrize("price", [nan, inf, -inf, 0.0, -1.0, MAX_PRICE * 1.01])
+def test_a_price_that_is_none_is_a_fault(name: str, price: float) -> None:
+    assert fault(a_bar(**{name: price})) == "price"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ticker": "aapl"}, "ticker"),
+        ({"high": 199.9}, "high_low"),
+        ({"low": 200.1}, "high_low"),
+        ({"high": 199.0, "low": 201.0}, "high_low"),
+        ({"volume": -1}, "volume"),
+        ({"minute": NOON.replace(tzinfo=None)}, "minute"),
+        ({"minute": NOON.replace(second=1)}, "minute"),
+        ({"minute": NOON.replace(microsecond=1)}, "minute"),
+    ],
+)
+def test_a_fault_is_named(changes: dict[str, Any], expected: str) -> None:
+    assert fault(a_bar(**changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "complete"),
+    [
+        (NOON + timedelta(seconds=60), True),
+        (NOON + timedelta(seconds=59, microseconds=999_999), False),
+        (NOON, False),
+    ],
+)
+def test_a_bar_is_complete_when_its_minute_has_ended(
+    now: datetime,
+    complete: bool,  # noqa: FBT001
+) -> None:
+    assert is_complete(a_bar(), now) is complete
+
+
+def test_split_faulty_keeps_usable_bars_in_order() -> None:
+    first, second = a_bar(), a_bar(ticker="MSFT")
+    usable, _ = split_faulty([first, a_bar(volume=-1), second])
+    assert usable == [first, second]
+
+
+def test_split_faulty_counts_by_fault() -> None:
+    _, faults = split_faulty([a_bar(volume=-1), a_bar(close=nan), a_bar(volume=-2), a_bar()])
+    assert faults == {"volume": 2, "price": 1}

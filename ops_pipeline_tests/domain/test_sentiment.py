@@ -1,0 +1,47 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ops_pipeline.domain.sentiment import score_of_compound
+from ops_pipeline.domain.values import Score
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-1, 1))
+def test_probabilities_add_up_to_one(compound: float) -> None:
+    score = score_of_compound(compound)
+    assert score.positive + score.negative + score.neutral == pytest.approx(1.0)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-10, 10))
+def test_probabilities_never_leave_the_unit_interval(compound: float) -> None:
+    score = score_of_compound(compound)
+    assert all(0 <= p <= 1 for p in (score.positive, score.negative, score.neutral))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-1, 1))
+def test_the_signed_score_is_the_compound_itself(compound: float) -> None:
+    assert score_of_compound(compound).signed == compound
+
+
+@pytest.mark.parametrize(
+    ("compound", "label", "probability"),
+    [
+        (0.8, "positive", 0.8),
+        (-0.8, "negative", 0.8),
+        (0.0, "neutral", 1.0),
+        (0.25, "neutral", 0.75),
+        (0.5, "neutral", 0.5),
+        (-0.5, "neutral", 0.5),
+        (1.5, "positive", 1.0),
+    ],
+)
+def test_the_label_is_the_most_probable(compound: float, label: str, probability: float) -> None:
+    score = score_of_compound(compound)
+    assert (score.label, score.probability) == (label, probability)
+
+
+def test_the_label_when_good_and_bad_are_even_then_positive_comes_first() -> None:
+    assert Score(0.4, 0.4, 0.2).label == "positive"

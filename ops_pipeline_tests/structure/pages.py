@@ -1,0 +1,69 @@
+"""The pages that are generated; a stale one fails a test, `make docs` writes it anew."""
+
+from pathlib import Path
+from typing import Any
+
+from ops_pipeline.domain.gates import GATES
+from ops_pipeline.domain.thresholds import PROFILES, TIERS, DispatcherConfig
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def thresholds_page() -> str:
+    """Every setting of the dispatcher, the tiers and the gates, as a page."""
+    schema = DispatcherConfig.model_json_schema()["properties"]
+    settings = [
+        f"| `{name}` | {_default(entry)} | {_range(entry)} | {entry['description']} |"
+        for name, entry in schema.items()
+    ]
+    tiers = [
+        f"| {name} | {'-' if name == 'large' else f'{tier.max_equity_usd:,.0f}'} "
+        f"| {tier.risk_per_trade} | {tier.confidence_floor} |"
+        for name, tier in TIERS.items()
+    ]
+    gates = [
+        f"| {number} | `{gate.name}` | {'yes' if gate.for_closing else 'no'} |"
+        for number, gate in enumerate(GATES, start=1)
+    ]
+    profiles = [f"- `{mode}`: {changes}" for mode, changes in PROFILES.items()]
+    lines = [
+        "# Thresholds",
+        "",
+        "Generated from `ops_pipeline/domain/thresholds.py` and `gates.py` by `make docs`.",
+        "",
+        "| setting | default | range | effect |",
+        "|---|---|---|---|",
+        *settings,
+        "",
+        "Modes that change a default:",
+        "",
+        *profiles,
+        "",
+        "| tier | up to USD | risk per trade | confidence floor |",
+        "|---|---|---|---|",
+        *tiers,
+        "",
+        "A signal trades from max(`confidence_min`, the tier's floor) on.",
+        "",
+        "| # | gate | closing orders have to pass |",
+        "|---|---|---|",
+        *gates,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _default(entry: dict[str, Any]) -> str:
+    value = entry["default"]
+    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def _range(entry: dict[str, Any]) -> str:
+    if "enum" in entry:
+        return ", ".join(entry["enum"])
+    low = entry.get("minimum", entry.get("exclusiveMinimum"))
+    high = entry.get("maximum", entry.get("exclusiveMaximum"))
+    return "-" if low is None else f"{low} to {high:g}"
+
+
+if __name__ == "__main__":
+    (DOCS / "thresholds.md").write_text(thresholds_page(), encoding="utf-8")
