@@ -1,6 +1,9 @@
 # make demo and make test set up .venv by themselves; UI=0 ends the demo without the web UI.
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+# The first that runs and is new enough: a shim on the PATH may stand for a Python that is not there.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 UI ?= 1
 JOBS ?= 2
@@ -13,9 +16,8 @@ help:  ## show this help
 install: .venv/.ready  ## set up .venv from the pinned constraints
 
 .venv/.ready: setup.py constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11, 3.12 or 3.13"; exit 4; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
-		echo "error: $$($(PYTHON) --version) at $(PYTHON); Python 3.11, 3.12 or 3.13 is needed (make PYTHON=...)"; exit 4; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || { \
+		echo "error: Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=/path/to/python3.12"; exit 4; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "error: $(PYTHON) has no venv module; on Debian: apt install python3-venv"; exit 4; }
 	@echo "setting up .venv with $$($(PYTHON) --version), this takes a minute or two"

@@ -10,7 +10,7 @@ import typer
 from ops_pipeline.cli import replay as replay_verb
 from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
 from ops_pipeline.cli.server import is_embedded, prepare, running_server
-from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.domain.errors import BadConfiguration, NotRunning
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import ProcessTable, wait_until
@@ -45,11 +45,7 @@ def up(
     if table.find(WEB) and table.find(DAEMON):
         say(f"mode {settings.mode.value} is up already; stop it with: ops-pipeline down")
         return
-    if not table.find(WEB) and not port_is_free(port):
-        raise BadConfiguration(
-            f"port {port} is taken by another program",
-            f"try: ops-pipeline up --port {port + 1}",
-        )
+    _require_free_port(table, port, "up")
     settings = _start(settings, table, port)
     say(f"mode {settings.mode.value}: Dagster UI at http://127.0.0.1:{port}")
     say("stop it with: ops-pipeline down")
@@ -77,6 +73,9 @@ def demo(
     port: Annotated[int | None, typer.Option(help="Port of the UI. [env: OPS_WEB_PORT]")] = None,
 ) -> None:
     """Play one generated market day end to end, and look at it."""
+    if ui:
+        settings = load(Mode.REPLAY.value)
+        _require_free_port(_table(settings), port or settings.web_port, "demo")
     day = DEMO_HALF_DAY if half_day else DEMO_DAY
     replay_verb.replay(first=day.isoformat(), last=day.isoformat())
     if ui:
@@ -103,7 +102,7 @@ def _start(settings: Settings, table: ProcessTable, port: int) -> Settings:
                 command = [sys.executable, *words]
                 table.start(name, command, environment, log_file, cwd=PROJECT_DIR)
         wait_until(
-            lambda: _answers(port),
+            lambda: _is_up(settings, table, port),
             START_SECONDS,
             "the web server did not answer",
             hint=f"look at {settings.mode_dir / 'logs' / 'web.log'}",
@@ -113,6 +112,22 @@ def _start(settings: Settings, table: ProcessTable, port: int) -> Settings:
 
 def _table(settings: Settings) -> ProcessTable:
     return ProcessTable(settings.mode_dir / "run")
+
+
+def _require_free_port(table: ProcessTable, port: int, verb: str) -> None:
+    if not table.find(WEB) and not port_is_free(port):
+        raise BadConfiguration(
+            f"port {port} is taken by another program",
+            f"try: ops-pipeline {verb} --port {port + 1}",
+        )
+
+
+def _is_up(settings: Settings, table: ProcessTable, port: int) -> bool:
+    for name in (DAEMON, WEB):
+        if not table.find(name):
+            log_file = settings.mode_dir / "logs" / f"{name}.log"
+            raise NotRunning(f"the {name} ended at once", f"look at {log_file}")
+    return _answers(port)
 
 
 def _answers(port: int) -> bool:

@@ -27,6 +27,7 @@ from ops_pipeline.clients.universe import known_tickers, tickers_of
 from ops_pipeline.domain.acceptance import Ranges, Verdict
 from ops_pipeline.domain.errors import BadInput, Unsafe
 from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.local.processes import ProcessTable
 from ops_pipeline.operations.summary import SessionSummary, summarize
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
 from ops_pipeline.settings import (
@@ -220,7 +221,10 @@ def _show_days(settings: Settings, sessions: Sequence[Session]) -> None:
         both = min(first, shown.first_day), max(last, shown.last_day)
         if len(Mode.REPLAY.calendar.between(*both)) <= MAX_SESSIONS:
             first, last = both
-    save_window(settings, PartitionWindow(first, last))
+    window = PartitionWindow(first, last)
+    save_window(settings, window)
+    if shown != window and ProcessTable(settings.mode_dir / "run").all():
+        err.print("the UI shows these days after: ops-pipeline down, ops-pipeline up")
 
 
 def _run(

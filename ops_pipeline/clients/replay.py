@@ -1,6 +1,7 @@
 """A recorded market: files of bars and news, checked once, then served as if they came in."""
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -86,6 +87,8 @@ class RecordedMarket:
 
     def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> list[Bar]:
         """Bars of these tickers with start <= minute < end, by minute and ticker."""
+        if not self._bars_file.exists():
+            raise BadInput("there is no recorded market yet", "run: ops-pipeline demo")
         filters = [("minute", ">=", pd.Timestamp(start)), ("minute", "<", pd.Timestamp(end))]
         table = pd.read_parquet(self._bars_file, filters=filters)
         return list(bars_of(table[table["ticker"].isin(tickers)]))
@@ -127,10 +130,22 @@ def _read_table(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix in (".jsonl", ".ndjson"):
-            return pd.read_json(path, lines=True, convert_dates=False, dtype=False)
+            return pd.DataFrame(list(_objects(path)))
         return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path} cannot be read: {str(error).partition(chr(10))[0]}") from error
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(filter(str.strip, file), start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise BadInput(f"{path}, row {number}: no JSON object: {line.strip()[:60]!r}")
+            yield row
 
 
 def _require_columns(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -144,11 +159,13 @@ def _require_columns(path: Path, table: pd.DataFrame, columns: Sequence[str]) ->
 def _refuse(path: Path, bad: "pd.Series[bool]", what: str, values: "pd.Series[Any]") -> None:
     if bad.any():
         position = int(bad.to_numpy().argmax())
-        raise BadInput(f"{path}, row {position + 1}: {what}: {values.iloc[position]!r}")
+        value = values.iloc[[position]].tolist()[0]
+        raise BadInput(f"{path}, row {position + 1}: {what}: {value!r}")
 
 
 def _times(path: Path, column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
     if isinstance(column.dtype, pd.DatetimeTZDtype):
+        _refuse(path, column.isna(), f"{name} is no time", column)
         in_utc: pd.Series[Any] = column.dt.tz_convert("UTC")
         return in_utc
     text = column.astype(str)
@@ -186,7 +203,7 @@ def _entry(row: dict[Any, Any]) -> NewsEntry:
         values = (row.get(name) for name in names)
         return next((v for v in values if isinstance(v, str) and v), "")
 
-    published_at = row["published_at"].to_pydatetime()
+    published_at = row["published_at"].to_pydatetime(warn=False)
     link, source = text("link", "url"), text("source", "publisher", "feed") or "replay"
     return NewsEntry(
         feed=source,
@@ -195,7 +212,7 @@ def _entry(row: dict[Any, Any]) -> NewsEntry:
         summary=text("summary"),
         link=link,
         published_at=published_at,
-        tickers=_tickers(row.get("tickers", row.get("ticker"))),
+        tickers=_tickers(row.get("tickers")) or _tickers(row.get("ticker")),
     )
 
 

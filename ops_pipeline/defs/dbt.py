@@ -33,7 +33,7 @@ def manifest_path(settings: Settings) -> Path:
     """The manifest of the dbt project as it reads now, parsed if nobody has yet."""
     path = _target(settings) / "manifest.json"
     if not path.exists():
-        _parse(settings)
+        _manifest(settings)
     return path
 
 
@@ -85,10 +85,7 @@ def test_names(settings: Settings) -> list[str]:
 
 @cache
 def _manifest(settings: Settings) -> Any:
-    return _parse(settings)
-
-
-def _parse(settings: Settings) -> Any:
+    """The parsed project, once in a process; dbt itself parses only what changed."""
     from dbt.cli.main import dbtRunner
 
     target = _target(settings)

@@ -12,9 +12,9 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
-from ops_pipeline.domain.errors import BadConfiguration, NotRunning, Unsafe
+from ops_pipeline.domain.errors import BadConfiguration, Unsafe
 from ops_pipeline.settings import Mode, Settings, reader_file
-from ops_pipeline.storage.engine import CONNECT_TIMEOUT_SECONDS, server_of
+from ops_pipeline.storage.engine import CONNECT_TIMEOUT_SECONDS, reachable, server_of
 
 READER_TIMEOUT_SECONDS = 10
 
@@ -22,7 +22,7 @@ READER_TIMEOUT_SECONDS = 10
 @contextmanager
 def _session(settings: Settings, database: str) -> Iterator[psycopg.Connection]:
     server = server_of(settings)
-    try:
+    with reachable(settings):
         connection = psycopg.connect(
             host=server.host,
             port=server.port,
@@ -32,12 +32,6 @@ def _session(settings: Settings, database: str) -> Iterator[psycopg.Connection]:
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
         )
-    except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[0]
-        hint = "run: ops-pipeline up" if server.is_embedded else "check DATABASE_URL"
-        raise NotRunning(
-            f"PostgreSQL at {server.host}:{server.port} does not answer: {reason}", hint
-        ) from error
     with connection:
         yield connection
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -53,9 +54,10 @@ def reachable(settings: Settings) -> Iterator[None]:
     """Turn a refused connection into one line that says what to try."""
     try:
         yield
-    except OperationalError as error:
+    except (OperationalError, psycopg.OperationalError) as error:
         where = f"{settings.server.host}:{settings.server.port}" if settings.server else "nowhere"
-        first_line = str(error.orig).strip().splitlines()[0]
+        cause = error.orig if isinstance(error, OperationalError) else error
+        first_line = str(cause).strip().splitlines()[0]
         hint = (
             "run: ops-pipeline up"
             if settings.server and settings.server.is_embedded

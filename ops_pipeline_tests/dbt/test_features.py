@@ -86,9 +86,7 @@ def test_bar_without_volume_has_ratio_0_and_no_surge(world: World, session: Sess
 def test_bar_without_volume_does_not_move_the_vwap(world: World, session: Session) -> None:
     silent = session.minutes()[3]
     bars = [
-        Bar(b.ticker, b.minute, b.open, b.high, b.low, b.close, 0)
-        if b.minute == silent
-        else b
+        Bar(b.ticker, b.minute, b.open, b.high, b.low, b.close, 0) if b.minute == silent else b
         for b in bars_of(world, session)
     ]
     play(world, session, bars)
@@ -228,8 +226,8 @@ def test_story_known_late_counts_from_then_on_with_its_true_age(
     world.execute("update news_items set available_at = :at", at=at + 3 * MINUTE)
     world.stages(minutes[0], minutes[PLAYED - 1], ["features"])
     found = world.features()
-    assert [found["AAPL", m]["news_count_30"] for m in minutes[:6]] == [0, 0, 0, 0, 1, 1]
-    assert found["AAPL", minutes[4]]["news_age_seconds_30"] == 150.0
+    assert [found["AAPL", m]["news_count_30"] for m in minutes[:6]] == [0, 0, 0, 0, 0, 1]
+    assert found["AAPL", minutes[5]]["news_age_seconds_30"] == 210.0
 
 
 @pytest.mark.parametrize("table", ["news_tickers", "news_sentiments"])

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Collection
 from datetime import date, datetime
+from functools import cache
 
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.values import Bar, NewsEntry
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
+from ops_pipeline.settings import Mode
 
 
-def generated(calendar: Calendar, *days: date) -> tuple[list[Bar], list[NewsEntry]]:
-    """The generated market of these days and of the session before, with what is dated of news."""
+@cache
+def generated(*days: date) -> tuple[list[Bar], list[NewsEntry]]:
+    """The generated market of these days and of the session before."""
+    calendar = Mode.REPLAY.calendar
     market = GeneratedMarket(calendar, DEFAULT_TICKERS)
     played = [calendar.before(days[0]).day, *days]
     bars = [bar for day in played for bar in market.bars(day)]

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime
@@ -82,12 +82,14 @@ class World:
         self.settings = settings
         self.calendar = settings.mode.calendar
         self.pipeline = Pipeline(settings)
-        self.instance = dg.DagsterInstance.ephemeral()
         self.window = PartitionWindow(date(2025, 2, 12), date(2025, 2, 12))
 
     def close(self) -> None:
-        self.instance.dispose()
+        if "instance" in self.__dict__:
+            self.instance.dispose()
         self.pipeline.engine.dispose()
+        if "definitions" in self.__dict__:
+            _pipeline_of(self.definitions).engine.dispose()
 
     def session(self, day: date) -> Session:
         found = self.calendar.on(day)
@@ -108,11 +110,16 @@ class World:
         if days:
             self.window = PartitionWindow(*days)
             save_window(self.settings, self.window)
-            self.__dict__.pop("definitions", None)
+            if "definitions" in self.__dict__:
+                _pipeline_of(self.__dict__.pop("definitions")).engine.dispose()
 
     def track(self, symbols: Iterable[str]) -> None:
         with self.pipeline.engine.begin() as connection:
             replace_universe(connection, tickers_of(symbols))
+
+    @cached_property
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.ephemeral()
 
     @cached_property
     def definitions(self) -> dg.Definitions:
@@ -120,22 +127,19 @@ class World:
 
         made = build(replace(self.settings, window=self.window))
         # One set of settings for all windows, so that dbt is parsed once for all tests.
-        (made.resources or {})["pipeline"].settings = self.settings
+        _pipeline_of(made).settings = self.settings
         return made
 
-    def job(self, name: str, **tags: str) -> dg.ExecuteInProcessResult:
+    def job(self, name: str) -> dg.ExecuteInProcessResult:
         """Run a job as a replay does."""
         job = self.definitions.resolve_job_def(name)
-        tags = {tag.replace("__", "/"): value for tag, value in tags.items()}
-        return job.execute_in_process(instance=self.instance, run_config=QUIET, tags=tags)
+        return job.execute_in_process(instance=self.instance, run_config=QUIET)
 
     def minute(self, minute: datetime) -> dg.ExecuteInProcessResult:
         """All data stages of one minute, as one run."""
         job = self.definitions.resolve_job_def("minute_job")
         key = partition_key(minute, self.calendar)
-        return job.execute_in_process(
-            instance=self.instance, run_config=QUIET, partition_key=key
-        )
+        return job.execute_in_process(instance=self.instance, run_config=QUIET, partition_key=key)
 
     def range(self, first: datetime | str, last: datetime | str) -> dg.ExecuteInProcessResult:
         """All data stages from the first minute to the last one, as one run."""
@@ -208,14 +212,7 @@ def open_world(template: Settings, mode: Mode = Mode.REPLAY) -> Iterator[World]:
     assert template.server is not None
     server = replace(template.server, base_name="world")
     settings = replace(template, mode=mode, server=server)
-    with administrator(template) as connection:
-        connection.execute(
-            f'drop database if exists "{settings.pipeline_database}" with (force)'
-        )
-        connection.execute(
-            f'create database "{settings.pipeline_database}"'
-            f' template "{template.pipeline_database}"'
-        )
+    _copy_database(template, template.pipeline_database, settings.pipeline_database)
     before = dict(os.environ)
     # The code location loads from this var folder; what dbt's runs leave behind is undone.
     os.environ["OPS_VAR_DIR"] = str(settings.var_dir)
@@ -226,6 +223,28 @@ def open_world(template: Settings, mode: Mode = Mode.REPLAY) -> Iterator[World]:
         world.close()
         os.environ.clear()
         os.environ.update(before)
+
+
+def prepare(template: Settings, name: str, play: Callable[[World], None]) -> Settings:
+    """Play once in a world, and keep its database as a template for any number of others."""
+    with open_world(template) as world:
+        play(world)
+        played = world.settings.pipeline_database
+    assert template.server is not None
+    kept = replace(template, server=replace(template.server, base_name=name))
+    _copy_database(template, played, kept.pipeline_database)
+    return kept
+
+
+def _copy_database(settings: Settings, source: str, target: str) -> None:
+    with administrator(settings) as connection:
+        connection.execute(f'drop database if exists "{target}" with (force)')
+        connection.execute(f'create database "{target}" template "{source}"')
+
+
+def _pipeline_of(definitions: dg.Definitions) -> Pipeline:
+    pipeline: Pipeline = (definitions.resources or {})["pipeline"]
+    return pipeline
 
 
 def administrator(settings: Settings) -> psycopg.Connection:

@@ -5,9 +5,28 @@ import pytest
 from ops_pipeline.domain.dispatch import Status, decide, gate_of, is_legal
 from ops_pipeline.domain.gates import GateResult
 
-PASSED = GateResult("bar_freshness", True, "bar_freshness.ok", "Bar fresh", 60.0, 120)
-STALE = GateResult("feature_freshness", False, "feature_freshness.stale", "Features too old", 400.0)
-LOW = GateResult("confidence", False, "confidence.low", "Confidence too low", 0.4, 0.7)
+PASSED = GateResult(
+    gate="bar_freshness",
+    passed=True,
+    code="bar_freshness.ok",
+    reason="Bar fresh",
+    observed=60.0,
+    threshold=120,
+)
+STALE = GateResult(
+    gate="feature_freshness",
+    passed=False,
+    code="feature_freshness.stale",
+    reason="Features too old",
+)
+LOW = GateResult(
+    gate="confidence",
+    passed=False,
+    code="confidence.low",
+    reason="Confidence too low",
+    observed=0.4,
+    threshold=0.7,
+)
 LEGAL = {
     ("PENDING", "PROCESSING"),
     ("PENDING", "SKIPPED"),

@@ -78,7 +78,7 @@ def test_fill_price_slips_five_basis_points_against_the_trader(side: int, expect
     assert fill_price(200.0, side, CONFIG) == expected
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(close=prices, side=sides, config=configs)
 def test_fill_price_never_favours_the_trader(
     close: float, side: int, config: DispatcherConfig
@@ -87,7 +87,7 @@ def test_fill_price_never_favours_the_trader(
     assert side * (fill_price(close, side, config) - slipped) >= -EPSILON
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(close=prices, side=sides)
 def test_fill_price_is_a_multiple_of_the_tick(close: float, side: int) -> None:
     price = fill_price(close, side, CONFIG)
@@ -126,7 +126,7 @@ def test_size_order_takes_no_more_than_what_exposure_leaves(exposure: float, qua
     assert size_order(1, 200.0, None, 0, exposure, CONFIG).quantity == quantity
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=40)
 @given(
     side=sides,
     close=prices,
@@ -146,7 +146,7 @@ def test_size_order_passes_no_cap(
     assert order.notional <= room + 1e-6
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(side=sides, close=prices, recent_vol=volatilities, config=configs)
 def test_size_order_never_turns_to_the_other_side(
     side: int, close: float, recent_vol: float | None, config: DispatcherConfig
@@ -154,7 +154,7 @@ def test_size_order_never_turns_to_the_other_side(
     assert size_order(side, close, recent_vol, 0, 0.0, config).quantity * side >= 0
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(close=prices, held=st.integers(1, 500), side=sides, exposure=st.floats(0, 2e6))
 def test_size_order_against_a_position_never_takes_more_than_it(
     close: float, held: int, side: int, exposure: float
@@ -180,7 +180,7 @@ def test_size_order_puts_stop_and_target_on_the_sides_of_the_trade(
     assert (order.stop_price, order.target_price) == (stop, target)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(close=st.floats(1, 50_000), recent_vol=volatilities, side=sides)
 def test_size_order_has_the_price_between_stop_and_target(
     close: float, recent_vol: float | None, side: int
@@ -309,7 +309,7 @@ def test_session_pnl_when_a_mark_is_missing_then_unknown() -> None:
     assert found.session_pnl(DAY, {"AAPL": 110.0}) is None
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(
         st.tuples(st.integers(-50, 50).filter(bool), st.floats(1, 1_000)), min_size=1, max_size=12

@@ -221,7 +221,7 @@ def test_ticker_cooldown_when_the_last_execution_has_no_time_then_refuses(
     assert not answer("ticker_cooldown", has_executed=has_executed).passed
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(
     read=st.sampled_from([read for read in READS if read[1] not in ("ticker", "has_executed")]),
     wrong=st.sampled_from([nan, inf, -inf])
@@ -332,8 +332,14 @@ def test_age_is_counted_from_the_end_of_the_bar_and_from_the_signal_itself(
 
 @pytest.mark.parametrize(
     ("action", "held", "passed"),
-    [("SELL", 10, True), ("SELL", 0, False), ("SELL", -10, False), ("BUY", -10, True)]
-    + [("BUY", 0, False), ("BUY", 10, False)],
+    [
+        ("SELL", 10, True),
+        ("SELL", 0, False),
+        ("SELL", -10, False),
+        ("BUY", -10, True),
+        ("BUY", 0, False),
+        ("BUY", 10, False),
+    ],
 )
 def test_short_position_when_closing_then_wants_the_position(
     action: str,
@@ -395,14 +401,14 @@ def a_wild_snapshot() -> st.SearchStrategy[Snapshot]:
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(snapshot=a_wild_snapshot())
 def test_codes_and_reasons_hold_no_numbers(snapshot: Snapshot) -> None:
     for result in evaluate(snapshot, SHORTING):
         assert not any(char.isdigit() for char in result.code + result.reason)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=40)
 @given(snapshot=a_wild_snapshot())
 def test_every_gate_answers_whatever_it_is_asked(snapshot: Snapshot) -> None:
     assert [result.gate for result in evaluate(snapshot, CONFIG)] == [gate.name for gate in GATES]

@@ -67,7 +67,7 @@ def test_identities_do_not_run_title_and_link_together() -> None:
     [
         ("Apple  beats", "Profit\nrises"),
         ("Apple beats", "Profit rises"),
-        ("Ａpple beats", "Profit rises"),
+        ("\uff21pple beats", "Profit rises"),
     ],
 )
 def test_text_hash_does_not_depend_on_space_and_width(title: str, summary: str) -> None:
@@ -85,7 +85,7 @@ def test_text_hash_depends_on_title_and_summary() -> None:
         ("plain", "plain"),
         ("<p>Apple <b>beats</b></p><p>again", "Apple beats again"),
         ("one<br/>two", "one two"),
-        ("AT&amp;T &#8211; up 5&nbsp;%", "AT&T – up 5 %"),
+        ("AT&amp;T &#8211; up 5&nbsp;%", "AT&T \u2013 up 5 %"),
         ("AT&T up", "AT&T up"),
         ("5 < 6 & 7 > 2", "5 < 6 & 7 > 2"),
         ("a<script>alert(1)</script>b", "a b"),
@@ -99,7 +99,7 @@ def test_text_hash_depends_on_title_and_summary() -> None:
         ("a\x00b\x07c\x1bd\x7fe\x85f", "a b c d e f"),
         ("a\ud800b", "a b"),
         ("a\r\n\t  b", "a b"),
-        ("ﬁne Ｔesla", "fine Tesla"),
+        ("\ufb01ne \uff34esla", "fine Tesla"),
         ("", ""),
         ("<p></p>", ""),
     ],
@@ -115,16 +115,16 @@ def test_plain_text_is_cut_to_its_length() -> None:
 any_text = st.text(st.characters(), max_size=60) | st.text("<>/&;#scriptyle!-\x00 ", max_size=40)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(title=any_text, link=any_text, entry_id=any_text)
 def test_a_clean_entry_can_be_stored_whatever_came_in(title: str, link: str, entry_id: str) -> None:
     entry = clean(an_entry(title=title, summary=title, link=link, entry_id=entry_id, feed=title))
     for text in (entry.title, entry.summary, entry.link, entry.entry_id, entry.feed):
         assert "\x00" not in text
-        assert text.encode()
+        assert text.encode().decode() == text
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(title=any_text)
 def test_a_clean_entry_always_has_a_title(title: str) -> None:
     assert 0 < len(clean(an_entry(title=title)).title) <= MAX_TITLE
@@ -193,7 +193,8 @@ def test_mentions_finds_a_ticker_by_its_strongest_evidence(
         "",
         "Nothing of note",
         "Applebee's opens",
-        "Pineapple prices",
+        "BigApple pie",
+        "non-Apple phones",
         "apple harvest",
         "Metadata leaks",
         "Apple-like",

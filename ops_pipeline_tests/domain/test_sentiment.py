@@ -6,21 +6,21 @@ from ops_pipeline.domain.sentiment import score_of_compound
 from ops_pipeline.domain.values import Score
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(-1, 1))
 def test_probabilities_add_up_to_one(compound: float) -> None:
     score = score_of_compound(compound)
     assert score.positive + score.negative + score.neutral == pytest.approx(1.0)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(-10, 10))
 def test_probabilities_never_leave_the_unit_interval(compound: float) -> None:
     score = score_of_compound(compound)
     assert all(0 <= p <= 1 for p in (score.positive, score.negative, score.neutral))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(-1, 1))
 def test_the_signed_score_is_the_compound_itself(compound: float) -> None:
     assert score_of_compound(compound).signed == compound

@@ -27,6 +27,8 @@ HOLIDAYS = [
     date(2025, 7, 4),
     date(2025, 11, 27),
     date(2025, 12, 25),
+    date(2022, 12, 31),
+    date(2023, 1, 1),
 ]
 
 
@@ -208,6 +210,7 @@ def test_round_the_clock_is_open_at_midnight() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_sessions_are_those_of_the_recorded_calendar(recorded: Path) -> None:
     path = recorded / "calendar_nyse" / "nyse_sessions_2008_2026.csv"
     with path.open(encoding="utf-8") as file:

@@ -109,10 +109,10 @@ def test_rules_refuse_unknown_keys(model: type[SignalRules] | type[WatchlistRule
 
 
 @pytest.mark.parametrize("key", NUMBERS)
-@pytest.mark.parametrize("value", [nan, inf, -inf, -1, "abc", "", None, [], {}])
-def test_a_number_that_is_none_is_refused(key: str, value: Any) -> None:
-    with pytest.raises(ValidationError, match=key):
-        with_(key, value)
+def test_a_number_that_is_none_is_refused(key: str) -> None:
+    for value in (nan, inf, -inf, -1, "abc", "", None, [], {}):
+        with pytest.raises(ValidationError, match=key):
+            with_(key, value)
 
 
 @pytest.mark.parametrize(("key", "value"), OUT_OF_RANGE)
@@ -200,9 +200,9 @@ def test_the_document_makes_the_same_config_again() -> None:
     assert DispatcherConfig(**config.document()) == config
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_every_key_says_what_it_is(key: str) -> None:
-    assert DispatcherConfig.model_fields[key].description
+def test_every_key_says_what_it_is() -> None:
+    silent = [key for key, field in DispatcherConfig.model_fields.items() if not field.description]
+    assert silent == []
 
 
 @pytest.mark.parametrize("mode", sorted(PROFILES))

@@ -116,7 +116,7 @@ def test_setup_quality_when_distance_is_unknown_then_nothing(distance: float | N
 numbers = st.sampled_from([None, nan, inf, -inf]) | st.floats(-2, 2)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(distance=numbers, vol_ratio=numbers, sentiment=numbers, age=numbers)
 def test_components_never_leave_the_unit_interval(
     distance: float | None, vol_ratio: float | None, sentiment: float | None, age: float | None

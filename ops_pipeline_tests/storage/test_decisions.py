@@ -211,7 +211,9 @@ def test_the_universe_may_be_empty(connection: Connection) -> None:
     assert universe(connection) == []
 
 
-@pytest.mark.parametrize("symbol", ["aapl", "", "A B", "AAPL'; drop table universe; --", "TOOLONGX"])
+@pytest.mark.parametrize(
+    "symbol", ["aapl", "", "A B", "AAPL'; drop table universe; --", "TOOLONGX"]
+)
 def test_the_database_refuses_what_is_no_ticker(connection: Connection, symbol: str) -> None:
     with pytest.raises(IntegrityError, match="universe_ticker_check"):
         replace_universe(connection, [Ticker(symbol)])

@@ -1,6 +1,5 @@
 """The queue: who may take a row, who may close it, and what nobody may do."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -61,7 +60,7 @@ def put_in(connection: Connection, status: Status) -> int:
 
 
 def take(connection: Connection) -> Recommendation:
-    """The only row, claimed."""
+    """The only row that waits, claimed."""
     claims = claim(connection, put_run(connection))
     return dispatch.owned(connection, claims)[0].recommendation
 
@@ -71,12 +70,12 @@ def everything(connection: Connection) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def waiting(engine: Engine) -> Iterator[Engine]:
+def waiting(engine: Engine) -> Engine:
     """A hundred rows that wait, committed."""
     with engine.begin() as connection:
         for n in range(100):
             put_recommendation(connection, minute=at(n))
-    yield engine
+    return engine
 
 
 def test_rows_are_decided_oldest_first_then_exits_then_the_most_confident_then_by_ticker(
@@ -96,9 +95,9 @@ def test_rows_are_decided_oldest_first_then_exits_then_the_most_confident_then_b
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_limit_takes_the_first_in_that_order(connection: Connection, limit: int) -> None:
+    put_recommendation(connection, ticker="D", confidence=0.7)
     put_recommendation(connection, ticker="C", confidence=0.7)
-    put_recommendation(connection, ticker="D", confidence=0.6)
-    put_recommendation(connection, ticker="B", confidence=0.9, intent="close", action="SELL")
+    put_recommendation(connection, ticker="B", confidence=0.5, intent="close", action="SELL")
     put_recommendation(connection, ticker="A", ts=TS - timedelta(seconds=60), confidence=0.1)
     claims = claim(connection, put_run(connection), limit)
     taken = [o.recommendation.ticker for o in dispatch.owned(connection, claims)]
@@ -476,7 +475,7 @@ def test_a_run_counts_what_it_closed(connection: Connection) -> None:
         decision = REFUSED if status in ("SKIPPED", "FAILED") else PASSED
         dispatch.finish(connection, held, Status(status), decision, TS)
     put_recommendation(connection, minute=at(9))
-    claim(connection, put_run(connection))
+    dispatch.finish(connection, take(connection), Status.SKIPPED, REFUSED, TS)
     dispatch.finish_run(connection, run_id, TS, pulled=6, released=2, expired=3)
     found = rows(
         connection,
@@ -563,7 +562,9 @@ def test_the_database_refuses_an_unknown_trading_state(connection: Connection) -
 
 def test_there_is_one_trading_state(connection: Connection) -> None:
     with pytest.raises(IntegrityError):
-        connection.execute(text("insert into trading_state (state, changed_by) values ('ACTIVE','x')"))
+        connection.execute(
+            text("insert into trading_state (state, changed_by) values ('HALTED', 'x')")
+        )
 
 
 def test_whoever_decides_orders_is_alone(engine: Engine) -> None:

@@ -101,9 +101,7 @@ def test_nothing_runs_behind_an_edited_migration(empty: Engine) -> None:
     assert tables(empty) == {"first", "schema_migrations"}
 
 
-def test_one_by_one_gives_the_same_schema_as_all_at_once(
-    empty: Engine, engine: Engine
-) -> None:
+def test_one_by_one_gives_the_same_schema_as_all_at_once(empty: Engine, engine: Engine) -> None:
     for count in range(1, len(shipped()) + 1):
         assert migrate(empty, shipped()[:count]) == [shipped()[count - 1].name]
     assert schema(empty) == schema(engine)

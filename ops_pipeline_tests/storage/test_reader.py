@@ -1,7 +1,7 @@
 """Free statements only ever read, and only what the reading role may see."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -11,6 +11,7 @@ from psycopg import sql
 from ops_pipeline.domain.errors import BadInput, TimedOut, Unsafe
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.reader import select
+from ops_pipeline_tests.storage.clones import clone
 
 COUNT = "select count(*) from universe"
 
@@ -29,39 +30,63 @@ def connect(settings: Settings, database: str, *, as_reader: bool = False) -> ps
 
 
 @pytest.fixture(scope="module")
-def asked(template: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def asked(template: Settings) -> Settings:
     """Settings whose reader is the role that was granted on the template."""
-    server = template.server
-    assert server is not None
-    name = sql.Identifier("asked_replay")
+    own = clone(template, "asked")
     with connect(template, "postgres") as administrator:
-        template_name = sql.Identifier(template.pipeline_database)
-        administrator.execute(sql.SQL("create database {} template {}").format(name, template_name))
-        # A reader belongs to an installation; this database is to be read by the template's.
+        # Without the read-only default of the shipped role: each question has to be so itself.
         administrator.execute(sql.SQL("drop role if exists asked_reader"))
         administrator.execute(sql.SQL("create role asked_reader login in role template_reader"))
         for statement in (
             sql.SQL("alter role asked_reader password {}").format(template.reader_password),
-            sql.SQL("alter role asked_reader set default_transaction_read_only = on"),
             sql.SQL("alter role asked_reader set statement_timeout = '1s'"),
         ):
             administrator.execute(statement)
-    yield replace(template, server=replace(server, base_name="asked"))
+    return own
 
 
-def fingerprint(settings: Settings) -> list[tuple[object, ...]]:
-    """All tables with all their rows, all roles, and what each may do."""
-    with connect(settings, settings.pipeline_database) as administrator:
-        names = administrator.execute(
-            "select schemaname, tablename from pg_tables"
+@dataclass(frozen=True)
+class Watch:
+    """An administrator's look at the database, and what it was like before any statement."""
+
+    administrator: psycopg.Connection
+    names: list[tuple[str, str]]
+    before: list[tuple[object, ...]]
+
+    @classmethod
+    def begin(cls, administrator: psycopg.Connection) -> "Watch":
+        watch = cls(administrator, cls.tables(administrator), [])
+        return replace(watch, before=watch.look())
+
+    @staticmethod
+    def tables(administrator: psycopg.Connection) -> list[tuple[str, str]]:
+        return administrator.execute(
+            "select schemaname::text, tablename::text from pg_tables"
             " where schemaname in ('public', 'features') order by 1, 2"
         ).fetchall()
-        found: list[tuple[object, ...]] = [*names]
-        for schema, table in names:
-            known = sql.Identifier(schema, table)
-            found += administrator.execute(sql.SQL("select * from {}").format(known)).fetchall()
-        found += administrator.execute("select * from pg_roles order by rolname").fetchall()
+
+    def look(self) -> list[tuple[object, ...]]:
+        """All tables with all their rows, all roles, and what each may do."""
+        found: list[tuple[object, ...]] = [*self.tables(self.administrator)]
+        for schema, table in self.names:
+            statement = sql.SQL("select * from {}").format(sql.Identifier(schema, table))
+            found += self.administrator.execute(statement).fetchall()
+        found += self.administrator.execute("select * from pg_roles order by rolname").fetchall()
         return found
+
+
+@pytest.fixture(scope="module")
+def watch(asked: Settings) -> Iterator[Watch]:
+    with connect(asked, asked.pipeline_database) as administrator:
+        yield Watch.begin(administrator)
+
+
+def test_a_clone_of_a_granted_database_is_granted(template: Settings, asked: Settings) -> None:
+    with connect(template, asked.pipeline_database, as_reader=True) as connection:
+        tables = [row for row in Watch.tables(connection) if row[1] != "schema_migrations"]
+        for schema, table in tables:
+            connection.execute(sql.SQL("table {}").format(sql.Identifier(schema, table)))
+    assert len(tables) > 15
 
 
 def test_a_selection_gives_columns_and_rows(asked: Settings) -> None:
@@ -77,7 +102,7 @@ def test_a_selection_gives_columns_and_rows(asked: Settings) -> None:
         "with x as (select 1 as n) select * from x",
         "values (1)",
         "explain select * from universe",
-        "select * from features_1m",
+        "select * from features.features_1m",
         "select 1;",
         "show timezone",
         "select '100 %s' as said, ':x' as other",
@@ -151,12 +176,11 @@ def test_times_are_answered_in_utc(asked: Settings) -> None:
     ],
 )
 def test_whatever_is_more_than_reading_is_refused_and_changes_nothing(
-    asked: Settings, statement: str
+    asked: Settings, watch: Watch, statement: str
 ) -> None:
-    before = fingerprint(asked)
     with pytest.raises((BadInput, Unsafe)):
         select(asked, statement)
-    assert fingerprint(asked) == before
+    assert watch.look() == watch.before
     assert not Path("/tmp/evil").exists()  # noqa: S108 - the file that a statement above names
 
 
@@ -195,8 +219,10 @@ def test_a_statement_that_takes_too_long_is_stopped(asked: Settings, statement: 
         select(asked, statement)
 
 
-def test_the_shipped_limit_is_ten_seconds_and_read_only(template: Settings) -> None:
-    with connect(template, template.pipeline_database, as_reader=True) as connection:
+def test_the_shipped_limit_is_ten_seconds_and_read_only(
+    template: Settings, asked: Settings
+) -> None:
+    with connect(template, asked.pipeline_database, as_reader=True) as connection:
         limit = connection.execute("show statement_timeout").fetchone()
         read_only = connection.execute("show default_transaction_read_only").fetchone()
     assert (limit, read_only) == (("10s",), ("on",))

@@ -1,0 +1,120 @@
+"""Which minutes a run is about: half days, holidays, weeks in which the clocks change."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from ops_pipeline.defs.partitions import minute_partitions, partition_key
+from ops_pipeline.settings import Mode, PartitionWindow, Settings
+from ops_pipeline_tests.defs.markets import plain, warm_up
+from ops_pipeline_tests.defs.world import STAGES, World
+
+HALF_DAY = date(2025, 11, 28)
+HOLIDAY = date(2025, 2, 17)
+
+
+def materialized(outcome: dg.ExecuteInProcessResult) -> dict[str, list[dg.AssetMaterialization]]:
+    """The materialisations of each asset."""
+    events = [event.materialization for event in outcome.get_asset_materialization_events()]
+    return {
+        name: [event for event in events if event.asset_key == dg.AssetKey(name)] for name in STAGES
+    }
+
+
+def rows(found: dict[str, list[dg.AssetMaterialization]]) -> set[object]:
+    """How many rows the runs of all assets tell of."""
+    return {event.metadata["rows"].value for events in found.values() for event in events}
+
+
+def test_each_stage_materializes_every_key_of_a_range(world: World) -> None:
+    session = world.session(date(2025, 2, 12))
+    minutes = session.minutes()[:3]
+    world.open_market(plain(warm_up(world.calendar, session, 60) + minutes))
+    found = materialized(world.range(minutes[0], minutes[-1]))
+    keys = [partition_key(minute, world.calendar) for minute in minutes]
+    assert set(found) == set(STAGES)
+    assert all([event.partition for event in events] == keys for events in found.values())
+
+
+def test_closed_day_materializes_with_zero_rows(world: World) -> None:
+    friday = world.calendar.before(HOLIDAY)
+    world.open_market(plain(friday.minutes()[-60:]), days=(HOLIDAY, HOLIDAY))
+    found = materialized(world.range("2025-02-17T09:30-0500", "2025-02-17T09:32-0500"))
+    assert {name: len(events) for name, events in found.items()} == dict.fromkeys(STAGES, 3)
+    assert rows(found) == {0}
+
+
+def test_closed_day_finishes_no_minutes(world: World) -> None:
+    world.open_market(plain(world.calendar.before(HOLIDAY).minutes()[-60:]))
+    start = datetime(2025, 2, 17, 14, 30, tzinfo=UTC)
+    world.stages(start, start + timedelta(minutes=389))
+    counts = world.hashes()
+    assert {name for name, digest in counts.items() if not digest.startswith("0 ")} == set()
+
+
+def test_range_across_an_early_close_has_rows_before_it_alone(world: World) -> None:
+    session = world.session(HALF_DAY)
+    last = session.minutes()[-60:]
+    after = [session.closes_at + timedelta(minutes=n) for n in range(3)]
+    world.open_market(plain([*last, *after]), days=(HALF_DAY, HALF_DAY))
+    outcome = world.range("2025-11-28T12:58-0500", "2025-11-28T13:02-0500")
+    assert {len(events) for events in materialized(outcome).values()} == {5}
+    made = {minute for _, minute in world.features()}
+    assert made == {datetime(2025, 11, 28, 17, m, tzinfo=UTC) for m in (58, 59)}
+
+
+def test_key_after_an_early_close_is_a_minute_without_rows(world: World) -> None:
+    world.open_market(plain(world.session(HALF_DAY).minutes()[-60:]), days=(HALF_DAY, HALF_DAY))
+    found = materialized(world.range("2025-11-28T15:59-0500", "2025-11-28T15:59-0500"))
+    assert rows(found) == {0}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "first_keys", "opens"),
+    [
+        (
+            date(2025, 3, 7),
+            date(2025, 3, 10),
+            ["2025-03-07T09:30-0500", "2025-03-10T09:30-0400"],
+            datetime(2025, 3, 10, 13, 30, tzinfo=UTC),
+        ),
+        (
+            date(2025, 10, 31),
+            date(2025, 11, 3),
+            ["2025-10-31T09:30-0400", "2025-11-03T09:30-0500"],
+            datetime(2025, 11, 3, 14, 30, tzinfo=UTC),
+        ),
+    ],
+    ids=["spring", "autumn"],
+)
+class TestWhenTheClocksChange:
+    """Friday before and Monday after."""
+
+    def test_first_keys_carry_the_offset_of_their_day(
+        self,
+        template: Settings,
+        before: date,
+        after: date,
+        first_keys: list[str],
+        opens: datetime,
+    ) -> None:
+        from dataclasses import replace
+
+        window = replace(template, window=PartitionWindow(before, after))
+        keys = minute_partitions(window).get_partition_keys()
+        assert len(keys) == 780
+        assert [keys[0], keys[390]] == first_keys
+
+    def test_first_minute_of_monday_is_played_at_its_utc_instant(
+        self, world: World, before: date, after: date, first_keys: list[str], opens: datetime
+    ) -> None:
+        evening = world.session(before).minutes()[-60:]
+        world.open_market(plain([*evening, opens]), days=(before, after))
+        world.range(first_keys[1], first_keys[1])
+        assert {minute for _, minute in world.features()} == {opens}
+
+
+def test_sandbox_minute_has_a_utc_key(template: Settings) -> None:
+    minute = datetime(2025, 2, 15, 23, 59, tzinfo=UTC)
+    assert partition_key(minute, Mode.SANDBOX.calendar) == "2025-02-15T23:59+0000"

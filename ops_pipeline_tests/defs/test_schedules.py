@@ -1,0 +1,237 @@
+"""When the schedules and the sensor ask for a run, and when they say why not."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from ops_pipeline.defs.jobs import LANE
+from ops_pipeline.defs.schedules import acceptance_schedule, dispatch_sensor, minute_schedule
+from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, NEWS, SENTIMENT, Stage
+from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.storage.services import Switch, upsert_switch
+from ops_pipeline_tests.defs.world import END, STAGES, START, World, open_world
+
+NOW = datetime(2025, 2, 15, 12, 0, 3, tzinfo=UTC)
+NEWEST = datetime(2025, 2, 15, 11, 59, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """An instance on disk, because a schedule wants to open its own by reference."""
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as made:
+        yield made
+
+
+@pytest.fixture
+def live(
+    template: Settings, kept: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """A sandbox at a fixed instant."""
+    with open_world(template, Mode.SANDBOX) as made:
+        monkeypatch.setattr(made.pipeline, "now", lambda: NOW)
+        made.instance = kept
+        yield made
+        del made.instance
+    for run in kept.get_runs():
+        kept.delete_run(run.run_id)
+
+
+def ask_schedule(world: World, schedule: dg.ScheduleDefinition) -> dg.RunRequest | dg.SkipReason:
+    with dg.build_schedule_context(
+        instance=world.instance,
+        resources={"pipeline": world.pipeline},
+        scheduled_execution_time=NOW,
+    ) as context:
+        return schedule(context)
+
+
+def ask_minutes(world: World) -> dg.RunRequest | dg.SkipReason:
+    return ask_schedule(world, minute_schedule)
+
+
+def ask_dispatch(world: World, cursor: str | None = None) -> dg.RunRequest | dg.SkipReason:
+    return ask_dispatch_with(world, cursor)[0]
+
+
+def ask_dispatch_with(
+    world: World, cursor: str | None
+) -> tuple[dg.RunRequest | dg.SkipReason, str | None]:
+    with dg.build_sensor_context(
+        instance=world.instance, resources={"pipeline": world.pipeline}, cursor=cursor
+    ) as context:
+        return dispatch_sensor(context), context.cursor
+
+
+def finish(world: World, stages: list[str], *minutes: datetime) -> None:
+    for stage in stages:
+        for minute in minutes:
+            world.execute(
+                "insert into stage_minutes values (:s, :m, cast(:m as date), 0, 'r')",
+                s=stage,
+                m=minute,
+            )
+
+
+def switch_off(world: World, stage: Stage, until: datetime | None = None) -> None:
+    with world.pipeline.engine.begin() as connection:
+        upsert_switch(connection, Switch(stage, is_enabled=False, disabled_until=until))
+
+
+def a_run(world: World, lane: str, status: dg.DagsterRunStatus) -> None:
+    create_run_for_test(world.instance, status=status, tags={LANE: lane})
+
+
+def wait_row(world: World) -> None:
+    world.execute(
+        """
+        insert into dispatch_recommendations (
+            ts, ticker, minute, session_date, action, instrument_type, intent, confidence, reason,
+            expires_at, available_at)
+        values (:now, 'AAPL', :now, cast(:now as date), 'BUY', 'STOCK', 'open', 0.9, '{}',
+            :now + interval '5 minutes', :now)""",
+        now=NOW,
+    )
+
+
+def asked(answer: dg.RunRequest | dg.SkipReason) -> tuple[str, str]:
+    assert isinstance(answer, dg.RunRequest), answer
+    return answer.tags[START], answer.tags[END]
+
+
+def reason(answer: dg.RunRequest | dg.SkipReason) -> str:
+    assert isinstance(answer, dg.SkipReason), answer
+    return answer.skip_message or ""
+
+
+@pytest.mark.parametrize("schedule", [minute_schedule, acceptance_schedule])
+def test_schedules_leave_a_replay_to_its_driver(
+    world: World, schedule: dg.ScheduleDefinition
+) -> None:
+    assert reason(ask_schedule(world, schedule)) == "replay: the driver is the clock"
+
+
+def test_sensor_leaves_a_replay_to_its_driver(world: World) -> None:
+    wait_row(world)
+    assert reason(ask_dispatch(world)) == "replay: the driver is the clock"
+
+
+def test_first_tick_asks_for_the_newest_closed_minute(live: World) -> None:
+    assert asked(ask_minutes(live)) == ("2025-02-15T11:59+0000", "2025-02-15T11:59+0000")
+
+
+def test_all_missed_minutes_are_asked_for_as_one_range(live: World) -> None:
+    finish(live, STAGES, NEWEST - 5 * MINUTE)
+    assert asked(ask_minutes(live)) == ("2025-02-15T11:55+0000", "2025-02-15T11:59+0000")
+
+
+def test_minute_that_one_stage_has_not_finished_is_missed(live: World) -> None:
+    finish(live, STAGES, NEWEST - 2 * MINUTE)
+    finish(live, STAGES[:-1], NEWEST - MINUTE, NEWEST)
+    assert asked(ask_minutes(live)) == ("2025-02-15T11:58+0000", "2025-02-15T11:59+0000")
+
+
+def test_nothing_is_asked_for_when_all_is_done(live: World) -> None:
+    finish(live, STAGES, NEWEST)
+    assert reason(ask_minutes(live)) == "nothing to do"
+
+
+def test_services_that_are_off_are_left_out(live: World) -> None:
+    switch_off(live, SENTIMENT)
+    answer = ask_minutes(live)
+    assert isinstance(answer, dg.RunRequest)
+    names = [key.to_user_string() for key in answer.asset_selection or ()]
+    assert names == [name for name in STAGES if name != "sentiment"]
+
+
+def test_minutes_are_not_missed_by_a_service_that_is_off(live: World) -> None:
+    switch_off(live, NEWS)
+    finish(live, [name for name in STAGES if name != "news"], NEWEST)
+    assert reason(ask_minutes(live)) == "nothing to do"
+
+
+def test_service_comes_back_when_its_time_is_over(live: World) -> None:
+    switch_off(live, NEWS, until=NOW - timedelta(seconds=1))
+    answer = ask_minutes(live)
+    assert isinstance(answer, dg.RunRequest)
+    assert dg.AssetKey("news") in (answer.asset_selection or ())
+
+
+def test_nothing_is_asked_for_when_all_services_are_off(live: World) -> None:
+    for stage in DATA_STAGES:
+        switch_off(live, stage)
+    assert reason(ask_minutes(live)) == "every data service is off"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ],
+)
+def test_no_minutes_are_asked_for_while_a_minute_run_is_unfinished(
+    live: World, status: dg.DagsterRunStatus
+) -> None:
+    a_run(live, "minute", status)
+    assert "is not done" in reason(ask_minutes(live))
+
+
+def test_run_of_the_other_lane_holds_nothing_up(live: World) -> None:
+    a_run(live, "dispatch", dg.DagsterRunStatus.STARTED)
+    a_run(live, "minute", dg.DagsterRunStatus.SUCCESS)
+    assert asked(ask_minutes(live))
+
+
+def test_catch_up_reaches_back_into_this_session_only(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(live, STAGES, datetime(2025, 2, 14, 23, 58, tzinfo=UTC))
+    just_after = datetime(2025, 2, 15, 0, 2, 3, tzinfo=UTC)
+    monkeypatch.setattr(live.pipeline, "now", lambda: just_after)
+    assert asked(ask_minutes(live)) == ("2025-02-15T00:01+0000", "2025-02-15T00:01+0000")
+
+
+def test_acceptance_is_asked_for_in_live_modes(live: World) -> None:
+    assert isinstance(ask_schedule(live, acceptance_schedule), dg.RunRequest)
+
+
+def test_run_requests_carry_the_mode(live: World) -> None:
+    wait_row(live)
+    answers = ask_minutes(live), ask_dispatch(live)
+    assert [answer.tags["ops/mode"] for answer in answers] == ["sandbox", "sandbox"]
+
+
+def test_sensor_asks_once_a_minute_without_rows(live: World) -> None:
+    first, cursor = ask_dispatch_with(live, None)
+    assert isinstance(first, dg.RunRequest)
+    assert reason(ask_dispatch(live, cursor)) == "no recommendation waits"
+
+
+def test_sensor_asks_again_in_the_next_minute(live: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cursor = ask_dispatch_with(live, None)
+    monkeypatch.setattr(live.pipeline, "now", lambda: NOW + MINUTE)
+    assert isinstance(ask_dispatch(live, cursor), dg.RunRequest)
+
+
+def test_sensor_asks_when_rows_wait(live: World) -> None:
+    _, cursor = ask_dispatch_with(live, None)
+    wait_row(live)
+    assert isinstance(ask_dispatch(live, cursor), dg.RunRequest)
+
+
+def test_sensor_waits_for_the_dispatcher_at_work(live: World) -> None:
+    wait_row(live)
+    a_run(live, "dispatch", dg.DagsterRunStatus.STARTED)
+    assert reason(ask_dispatch(live)) == "a dispatcher run is at work"
+
+
+def test_sensor_leaves_a_dispatcher_that_is_off_alone(live: World) -> None:
+    wait_row(live)
+    switch_off(live, DISPATCH)
+    assert reason(ask_dispatch(live)) == "the dispatcher is switched off"

@@ -1,0 +1,147 @@
+"""The quick health check and a session's few numbers, counted from the rows."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from ops_pipeline.domain.session import Calendar
+from ops_pipeline.domain.stages import BARS, DISPATCH, SERVICES
+from ops_pipeline.operations.status import ServiceStatus, read_status
+from ops_pipeline.operations.summary import summarize
+from ops_pipeline.settings import Mode
+from ops_pipeline.storage import knowledge
+from ops_pipeline.storage.services import Switch, upsert_switch
+from ops_pipeline_tests.builders import DAY, NOON, SESSION, a_bar, at
+from ops_pipeline_tests.dispatcher.world import TS, World
+from ops_pipeline_tests.storage.rows import put_recommendation, put_run
+
+
+@pytest.fixture
+def world(engine: Engine) -> World:
+    return World(engine)
+
+
+def service(connection: Connection, calendar: Calendar, stage: object) -> ServiceStatus:
+    status = read_status(connection, Mode.REPLAY, calendar)
+    return next(s for s in status.services if s.switch.stage == stage)
+
+
+def test_a_replay_that_never_ran_has_no_present(connection: Connection, xnys: Calendar) -> None:
+    status = read_status(connection, Mode.REPLAY, xnys)
+    assert (status.now, status.session, status.trading_state, status.backlog) == (
+        None,
+        None,
+        "ACTIVE",
+        {},
+    )
+    assert [s.switch.stage for s in status.services] == list(SERVICES)
+
+
+def test_a_switch_that_is_off_until_an_instant_is_off_before_there_is_a_present(
+    connection: Connection, xnys: Calendar
+) -> None:
+    upsert_switch(connection, Switch(BARS, is_enabled=False, disabled_until=NOON))
+    assert not service(connection, xnys, BARS).switch.is_enabled
+
+
+def test_the_status_is_that_of_the_present(connection: Connection, xnys: Calendar) -> None:
+    knowledge.set_present(connection, TS)
+    put_recommendation(connection)
+    status = read_status(connection, Mode.REPLAY, xnys)
+    assert (status.now, status.session, status.backlog) == (TS, SESSION, {"PENDING": 1})
+
+
+def test_lag_is_counted_from_a_services_newest_minute(
+    connection: Connection, xnys: Calendar
+) -> None:
+    knowledge.set_present(connection, TS)
+    knowledge.insert_stage_minutes(connection, "bars", [(SESSION, NOON)], {}, "a")
+    found = service(connection, xnys, BARS)
+    assert (found.last_minute, found.lag_seconds) == (NOON, 80.0)
+
+
+def test_the_dispatchers_progress_is_its_newest_run(connection: Connection, xnys: Calendar) -> None:
+    knowledge.set_present(connection, TS + timedelta(seconds=5))
+    put_run(connection)
+    found = service(connection, xnys, DISPATCH)
+    assert (found.last_minute, found.lag_seconds) == (TS, 5.0)
+
+
+def test_a_service_that_never_ran_has_no_lag(connection: Connection, xnys: Calendar) -> None:
+    knowledge.set_present(connection, TS)
+    assert service(connection, xnys, BARS).lag_seconds is None
+
+
+def test_a_live_mode_has_the_clocks_present(connection: Connection) -> None:
+    before = knowledge.clock()
+    status = read_status(connection, Mode.SANDBOX, Mode.SANDBOX.calendar)
+    assert status.now is not None
+    assert before <= status.now <= knowledge.clock()
+    assert status.session is not None
+
+
+def play_a_session(world: World) -> None:
+    """One entry that reaches its stop, one that stays, one refusal, one row left over."""
+    world.trade(a_bar(), a_bar(ticker="MSFT"))
+    world.recommend()
+    world.recommend(ticker="MSFT")
+    world.recommend(ticker="TSLA", confidence=0.1)
+    world.run()
+    world.trade(a_bar(minute=at(170), open=190.0, high=190.0, low=190.0, close=190.0))
+    world.feature("AAPL", at(170))
+    world.run(at(171))
+    world.recommend(ticker="NVDA", minute=at(171))
+
+
+def test_a_session_is_counted_from_its_rows(world: World, xnys: Calendar) -> None:
+    play_a_session(world)
+    with world.engine.connect() as connection:
+        found = summarize(connection, SESSION, xnys)
+    assert (found.signals, found.entries, found.exits, found.executions) == (4, 2, 1, 3)
+    assert (found.not_terminal, found.failed, found.positions_left) == (1, 0, 1)
+    assert found.signals_by_action == {"BUY": 4}
+    assert found.skips_by_gate == {"bar_freshness": 1}
+    assert found.rows["bars"] == 3
+    assert found.rows["features"] == 1
+
+
+def test_profit_is_what_was_realised_and_what_is_open_at_the_last_close(
+    world: World, xnys: Calendar
+) -> None:
+    play_a_session(world)
+    fills = world.ask(
+        "select sum(case side when 'buy' then -notional else notional end),"
+        " sum(qty) filter (where ticker = 'MSFT') from dispatch_executions"
+    )
+    cash, held = fills[0]
+    with world.engine.connect() as connection:
+        profit = summarize(connection, SESSION, xnys).profit_usd
+    assert profit == pytest.approx(cash + held * 200.0)
+
+
+def test_profit_is_unknown_where_a_position_has_no_close(world: World, xnys: Calendar) -> None:
+    world.hold()
+    with world.engine.connect() as connection:
+        assert summarize(connection, SESSION, xnys).profit_usd is None
+
+
+def test_a_session_without_rows_is_all_zero(connection: Connection, xnys: Calendar) -> None:
+    found = summarize(connection, SESSION, xnys)
+    assert set(found.rows.values()) == {0}
+    assert (found.signals, found.executions, found.profit_usd) == (0, 0, 0.0)
+
+
+def test_another_sessions_rows_are_not_counted(world: World, xnys: Calendar) -> None:
+    world.recommend(session_date=DAY - timedelta(days=1))
+    with world.engine.connect() as connection:
+        assert summarize(connection, SESSION, xnys).signals == 0
+
+
+def test_the_newest_run_that_is_shown_is_the_last_one(world: World, xnys: Calendar) -> None:
+    world.run(TS)
+    world.run(TS + timedelta(minutes=1))
+    with world.engine.begin() as connection:
+        connection.execute(text("delete from replay_clock"))
+        knowledge.set_present(connection, TS + timedelta(minutes=2))
+        assert service(connection, xnys, DISPATCH).lag_seconds == 60.0

@@ -1,0 +1,172 @@
+"""The runbook's five queries, normal and with one violation each."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, text
+
+from ops_pipeline.domain.acceptance import NAMES, Level, Ranges, Verdict
+from ops_pipeline.domain.session import Calendar
+from ops_pipeline.storage import acceptance, dispatch
+from ops_pipeline_tests.builders import DAY, OPENS_AT, at
+from ops_pipeline_tests.storage.rows import TS, claim, put_execution, put_recommendation, put_run
+
+NIGHT = OPENS_AT + timedelta(hours=10)
+YESTERDAY = OPENS_AT - timedelta(days=1)
+
+
+def finish(connection: Connection, started_at: datetime, finished_at: datetime | None) -> None:
+    run_id = put_run(connection)
+    connection.execute(
+        text("update dispatcher_runs set started_at = :at where run_id = :id"),
+        {"at": started_at, "id": run_id},
+    )
+    if finished_at:
+        dispatch.finish_run(connection, run_id, finished_at, pulled=0, released=0, expired=0)
+
+
+def execute(connection: Connection, simulated_ts: datetime, number: int = 0) -> None:
+    row = put_recommendation(connection, ticker="X", minute=at(number))
+    run_id = put_run(connection)
+    dispatch.finish_run(connection, run_id, TS, pulled=0, released=0, expired=0)
+    put_execution(connection, row, simulated_ts=simulated_ts, dispatcher_run_id=run_id)
+
+
+def judge(connection: Connection, calendar: Calendar, now: datetime = TS) -> dict[str, Verdict]:
+    return {v.name: v for v in acceptance.verdicts(connection, now, calendar, Ranges())}
+
+
+@pytest.fixture
+def healthy(connection: Connection) -> Connection:
+    """Runs since the day before yesterday, and one execution today."""
+    finish(connection, YESTERDAY - timedelta(days=1), YESTERDAY)
+    finish(connection, TS - timedelta(minutes=1), TS)
+    execute(connection, TS - timedelta(minutes=5), 300)
+    connection.execute(text("alter table dispatch_recommendations disable trigger user"))
+    connection.execute(
+        text(
+            "update dispatch_recommendations set status = 'SIMULATED', processed_at = now(),"
+            " claim_epoch = 1"
+        )
+    )
+    connection.execute(text("alter table dispatch_recommendations enable trigger user"))
+    return connection
+
+
+def test_a_healthy_pipeline_is_normal_in_all_five_in_the_runbooks_order(
+    healthy: Connection, xnys: Calendar
+) -> None:
+    found = judge(healthy, xnys)
+    assert tuple(found) == NAMES
+    assert {verdict.level for verdict in found.values()} == {Level.NORMAL}
+
+
+def abnormal(connection: Connection, calendar: Calendar, now: datetime = TS) -> dict[str, Level]:
+    found = judge(connection, calendar, now)
+    return {name: verdict.level for name, verdict in found.items() if not verdict.is_normal}
+
+
+def test_twenty_rows_that_wait_are_normal(healthy: Connection, xnys: Calendar) -> None:
+    for n in range(20):
+        put_recommendation(healthy, minute=at(n))
+    assert abnormal(healthy, xnys) == {}
+
+
+def test_a_backlog_is_a_problem(healthy: Connection, xnys: Calendar) -> None:
+    for n in range(21):
+        put_recommendation(healthy, minute=at(n))
+    assert abnormal(healthy, xnys) == {"backlog_state": Level.PROBLEM}
+
+
+def test_a_row_left_in_processing_is_a_problem(healthy: Connection, xnys: Calendar) -> None:
+    put_recommendation(healthy)
+    run_id = put_run(healthy)
+    claim(healthy, run_id)
+    dispatch.finish_run(healthy, run_id, TS, pulled=1, released=0, expired=0)
+    assert abnormal(healthy, xnys) == {"backlog_state": Level.PROBLEM}
+
+
+def test_a_row_that_is_stuck_for_ten_minutes_is_a_problem(
+    healthy: Connection, xnys: Calendar
+) -> None:
+    put_recommendation(healthy)
+    run_id = put_run(healthy)
+    claim(healthy, run_id)
+    dispatch.finish_run(healthy, run_id, TS, pulled=1, released=0, expired=0)
+    later = TS + timedelta(minutes=10, seconds=1)
+    finish(healthy, later, later)
+    assert set(abnormal(healthy, xnys, later)) == {"backlog_state", "stuck_processing"}
+
+
+def test_an_execution_made_twice_is_critical(healthy: Connection, xnys: Calendar) -> None:
+    healthy.execute(
+        text(
+            "alter table dispatch_executions"
+            " drop constraint dispatch_executions_recommendation_id_key"
+        )
+    )
+    row = put_recommendation(healthy)
+    run_id = put_run(healthy)
+    dispatch.finish_run(healthy, run_id, TS, pulled=0, released=0, expired=0)
+    for _ in range(2):
+        put_execution(healthy, row, dispatcher_run_id=run_id)
+    assert abnormal(healthy, xnys) == {"duplicate_executions": Level.CRITICAL}
+
+
+def test_a_run_that_never_finished_is_a_problem(healthy: Connection, xnys: Calendar) -> None:
+    finish(healthy, TS, None)
+    assert abnormal(healthy, xnys) == {"recent_dispatcher_runs": Level.PROBLEM}
+
+
+def test_no_run_for_five_minutes_is_a_problem_while_the_market_is_open(
+    healthy: Connection, xnys: Calendar
+) -> None:
+    later = TS + timedelta(minutes=5, seconds=1)
+    assert abnormal(healthy, xnys, later) == {"recent_dispatcher_runs": Level.PROBLEM}
+
+
+def test_no_run_is_normal_while_the_market_is_closed(healthy: Connection, xnys: Calendar) -> None:
+    assert abnormal(healthy, xnys, NIGHT) == {}
+
+
+def test_more_than_two_hundred_executions_a_day_are_a_problem(
+    healthy: Connection, xnys: Calendar
+) -> None:
+    for n in range(200):
+        execute(healthy, TS, n)
+    healthy.execute(text("alter table dispatch_recommendations disable trigger user"))
+    healthy.execute(
+        text(
+            "update dispatch_recommendations set status = 'SIMULATED', processed_at = now()"
+            " where status = 'PENDING'"
+        )
+    )
+    assert abnormal(healthy, xnys) == {"execution_volume": Level.PROBLEM}
+
+
+def test_no_execution_since_the_session_before_is_a_problem(
+    connection: Connection, xnys: Calendar
+) -> None:
+    finish(connection, YESTERDAY - timedelta(days=1), YESTERDAY)
+    finish(connection, TS, TS)
+    assert abnormal(connection, xnys) == {"execution_volume": Level.PROBLEM}
+
+
+def test_no_execution_of_a_pipeline_that_began_today_is_normal(
+    connection: Connection, xnys: Calendar
+) -> None:
+    finish(connection, TS, TS)
+    assert abnormal(connection, xnys) == {}
+
+
+@pytest.mark.parametrize(
+    ("simulated_ts", "count"),
+    [("2025-02-12T04:59:59+00:00", 0), ("2025-02-12T05:00:00+00:00", 1)],
+)
+def test_today_begins_at_midnight_in_new_york(
+    connection: Connection, xnys: Calendar, simulated_ts: str, count: int
+) -> None:
+    execute(connection, datetime.fromisoformat(simulated_ts))
+    observed = judge(connection, xnys)["execution_volume"].observed
+    assert observed["today"] == count
+    assert datetime.fromisoformat(simulated_ts).date() == DAY
