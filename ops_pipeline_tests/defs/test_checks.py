@@ -276,12 +276,14 @@ def half_day(whole_day: Settings) -> Iterator[World]:
         yield world
 
 
+@pytest.mark.slow
 def test_all_nine_checks_pass_on_a_normal_day(half_day: World) -> None:
     found = ask(half_day)
     assert set(found) == {*NAMES, *DBT_TESTS}
     assert failed(found) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table", ["features.features_1m", "signals", "minute_cutoffs", "stage_minutes"]
 )
@@ -294,11 +296,13 @@ def test_half_day_has_rows_in_its_210_minutes_alone(half_day: World, table: str)
     ]
 
 
+@pytest.mark.slow
 def test_watchlist_decides_each_fifth_minute_of_the_half_day(half_day: World) -> None:
     statement = "select count(distinct minute) from watchlist_entries"
     assert half_day.value(statement) == 42
 
 
+@pytest.mark.slow
 def test_half_day_ends_without_positions(half_day: World) -> None:
     signed = "case when side = 'buy' then qty else -qty end"
     held = half_day.rows(

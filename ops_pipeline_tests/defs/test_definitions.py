@@ -13,7 +13,7 @@ import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from ops_pipeline.settings import Mode, Settings
-from ops_pipeline_tests.defs.world import STAGES, World, open_world
+from ops_pipeline_tests.defs.world import STAGES, open_world
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARENTS = {
@@ -181,11 +181,17 @@ def imported(code: str, var_dir: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def of_definitions(template: Settings) -> set[str]:
-    return imported(NO_SOCKETS + "import ops_pipeline.definitions", template.var_dir)
+def of_definitions(
+    definitions: dg.Definitions, template: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> set[str]:
+    """What the code location imports in a folder that knows of no server."""
+    var_dir = tmp_path_factory.mktemp("empty")
+    # One parse is enough.
+    shutil.copytree(template.dbt_dir, var_dir / "replay" / "dbt")
+    return imported(NO_SOCKETS + "import ops_pipeline.definitions", var_dir)
 
 
-def test_code_location_loads_without_a_connection(of_definitions: set[str]) -> None:
+def test_code_location_loads_without_a_server_or_a_connection(of_definitions: set[str]) -> None:
     assert "ops_pipeline.definitions" in of_definitions
 
 
@@ -196,10 +202,3 @@ def test_code_location_imports_no_model(of_definitions: set[str]) -> None:
 def test_command_line_imports_no_dagster(tmp_path: Path) -> None:
     found = imported("import ops_pipeline.cli", tmp_path)
     assert {name for name in found if name.split(".")[0].startswith(("dagster", "dbt"))} == set()
-
-
-def test_code_location_loads_without_a_server(world: World, tmp_path: Path) -> None:
-    """Before init there is nothing to connect to, and the graph can be looked at all the same."""
-    assert world.definitions
-    shutil.copytree(world.settings.dbt_dir, tmp_path / "replay" / "dbt")
-    assert "ops_pipeline.definitions" in imported("import ops_pipeline.definitions", tmp_path)

@@ -53,13 +53,14 @@ select
     null,
     :expires_at,
     :ts
-where not exists (
-    select 1
-    from dispatch_recommendations as open_exit
-    where
-        open_exit.ticker = :ticker and open_exit.intent = 'close'
-        and (open_exit.status in ('PENDING', 'PROCESSING') or open_exit.minute = :minute)
-)
+where
+    not exists (
+        select 1
+        from dispatch_recommendations as open_exit
+        where
+            open_exit.ticker = :ticker and open_exit.intent = 'close'
+            and (open_exit.status in ('PENDING', 'PROCESSING') or open_exit.minute = :minute)
+    )
 on conflict (ticker, minute, intent) do nothing;
 
 -- name: expire
