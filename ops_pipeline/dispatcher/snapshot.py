@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from sqlalchemy import Connection
 
@@ -27,7 +28,7 @@ class Account:
     fills: tuple[Fill, ...]
     bars: Mapping[str, Bar]
 
-    @property
+    @cached_property
     def book(self) -> Book:
         """Positions and profit of the fills."""
         return book(self.fills)

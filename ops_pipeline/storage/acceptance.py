@@ -23,7 +23,7 @@ def _as_of(name: str) -> TextClause:
 
 def _ask(connection: Connection, name: str, parameters: dict[str, Any]) -> list[Row]:
     statement = _as_of(name)
-    needed = {key: parameters[key] for key in statement._bindparams}  # noqa: SLF001
+    needed = {key: parameters[key] for key in statement.compile().params}
     return [dict(row) for row in connection.execute(statement, needed).mappings()]
 
 

@@ -1,5 +1,6 @@
 """Creates this installation's databases and its read-only role."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -76,16 +77,20 @@ def _create_reader(connection: psycopg.Connection, settings: Settings) -> None:
     if not known:
         connection.execute(sql.SQL("create role {} login").format(name))
     password = sql.Literal(settings.reader_password)
-    connection.execute(sql.SQL("alter role {} password {}").format(name, password))
-    for option, value in (
-        ("default_transaction_read_only", "on"),
-        ("statement_timeout", f"{READER_TIMEOUT_SECONDS}s"),
-    ):
-        connection.execute(
-            sql.SQL("alter role {} set {} = {}").format(
-                name, sql.Identifier(option), sql.Literal(value)
-            )
-        )
+    limit = sql.Literal(f"{READER_TIMEOUT_SECONDS}s")
+    _where_allowed(
+        connection,
+        sql.SQL("alter role {} password {}").format(name, password),
+        sql.SQL("alter role {} set default_transaction_read_only = on").format(name),
+        sql.SQL("alter role {} set statement_timeout = {}").format(name, limit),
+    )
+
+
+def _where_allowed(connection: psycopg.Connection, *statements: sql.Composed) -> None:
+    """Change what is ours to change; what others made on their server stays as it is."""
+    with contextlib.suppress(InsufficientPrivilege):
+        for statement in statements:
+            connection.execute(statement)
 
 
 def _grant(connection: psycopg.Connection, reader: str, schema: LiteralString) -> None:
@@ -103,13 +108,13 @@ def _grant(connection: psycopg.Connection, reader: str, schema: LiteralString) -
 def _tune(settings: Settings) -> None:
     with _session(settings, settings.pipeline_database) as connection:
         name = sql.Identifier(settings.pipeline_database)
-        connection.execute(
-            sql.SQL("alter database {} set search_path = public, features").format(name)
-        )
+        change = sql.SQL("alter database {} set search_path = public, features").format(name)
+        _where_allowed(connection, change)
     with _session(settings, settings.dagster_database) as connection:
         # Losing the last events of a crash loses history, not orders.
         name = sql.Identifier(settings.dagster_database)
-        connection.execute(sql.SQL("alter database {} set synchronous_commit = off").format(name))
+        change = sql.SQL("alter database {} set synchronous_commit = off").format(name)
+        _where_allowed(connection, change)
 
 
 def keep_reader_password(var_dir: Path) -> None:

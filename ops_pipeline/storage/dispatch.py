@@ -183,12 +183,6 @@ def newest_pending(connection: Connection) -> tuple[int | None, int]:
     return row[0], row[1]
 
 
-def skips_between(connection: Connection, start: datetime, end: datetime) -> dict[str, int]:
-    """Why recommendations of minutes in [start, end) were skipped."""
-    rows = connection.execute(query("dispatch", "skips_between"), {"start": start, "end": end})
-    return {row[0]: row[1] for row in rows}
-
-
 def _owned(row: RowMapping) -> Owned:
     recommendation = Recommendation(
         id=row["id"],

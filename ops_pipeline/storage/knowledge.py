@@ -132,14 +132,6 @@ def finished_minutes(
     return {row[0].astimezone(UTC) for row in rows}
 
 
-def forget_stage_minutes(connection: Connection, session_date: date, start: datetime) -> None:
-    """Forget that any stage has finished minutes of a session from a minute on."""
-    connection.execute(
-        query("knowledge", "forget_stage_minutes"),
-        {"session_date": session_date, "start": start},
-    )
-
-
 def counts_by_minute(
     connection: Connection, stage: str, start: datetime, end: datetime
 ) -> dict[datetime, int]:

@@ -57,10 +57,13 @@ def migrate(engine: Engine, migrations: list[Migration] | None = None) -> list[s
         The names of the migrations that ran.
 
     Raises:
-        BadConfiguration: a migration that has run before reads differently now.
+        BadConfiguration: a migration that has run before reads differently now, or the database
+            belongs to a newer version.
     """
     ran = []
-    for migration in shipped() if migrations is None else migrations:
+    ours = shipped() if migrations is None else migrations
+    _refuse_newer(engine, len(ours))
+    for migration in ours:
         with engine.begin() as connection:
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             if _run(connection, migration):
@@ -68,13 +71,16 @@ def migrate(engine: Engine, migrations: list[Migration] | None = None) -> list[s
     return ran
 
 
-def pending(engine: Engine) -> list[str]:
-    """The names of the migrations that have not run."""
+def _refuse_newer(engine: Engine, newest: int) -> None:
     with engine.connect() as connection:
-        has_table = connection.execute(text("select to_regclass('schema_migrations')")).scalar()
-        rows = connection.execute(text("select number from schema_migrations")) if has_table else ()
-        done = {row[0] for row in rows}
-    return [migration.name for migration in shipped() if migration.number not in done]
+        if connection.execute(text("select to_regclass('schema_migrations')")).scalar() is None:
+            return
+        reached = connection.execute(text("select max(number) from schema_migrations")).scalar()
+    if reached and reached > newest:
+        raise BadConfiguration(
+            f"the database is at migration {reached}, and this version knows {newest}",
+            "use the newer version, or another DATABASE_URL",
+        )
 
 
 def _run(connection: Connection, migration: Migration) -> bool:

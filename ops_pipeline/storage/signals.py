@@ -70,13 +70,6 @@ def last_actionable(
     return {row[0]: row[1].astimezone(UTC) for row in rows}
 
 
-def delete_from(connection: Connection, session_date: date, start: datetime) -> None:
-    """Forget the decisions of a session from a minute on."""
-    connection.execute(
-        query("signals", "delete_from"), {"session_date": session_date, "start": start}
-    )
-
-
 def _signal(item: Decided) -> dict[str, object]:
     return {
         "minute": item.signal.minute,

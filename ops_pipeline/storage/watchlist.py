@@ -62,13 +62,6 @@ def members_before(
     return {row[0]: row[1].astimezone(UTC) for row in rows}
 
 
-def delete_from(connection: Connection, session_date: date, start: datetime) -> None:
-    """Forget the decisions of a session from a minute on."""
-    connection.execute(
-        query("watchlist", "delete_from"), {"session_date": session_date, "start": start}
-    )
-
-
 def _entry(row: RowMapping) -> WatchlistEntry:
     entered_at = row["entered_at"]
     return WatchlistEntry(

@@ -86,13 +86,6 @@ def test_no_entries_are_nothing(connection: Connection) -> None:
     assert rows(connection, "select 1 from watchlist_entries") == []
 
 
-def test_watchlist_decisions_are_forgotten_from_a_minute_on(connection: Connection) -> None:
-    for n in range(3):
-        watchlist.insert_entries(connection, [replace(OUTSIDER, minute=at(n))], DAY, TS)
-    watchlist.delete_from(connection, DAY, at(1))
-    assert list(watchlist.entries_between(connection, DAY, at(0), at(9))) == [at(0)]
-
-
 def test_signals_come_back_as_they_went_in(connection: Connection) -> None:
     put(connection, HELD, BUY)
     found = signals.signals_between(connection, DAY, NOON, NOON + timedelta(minutes=1))
@@ -148,13 +141,6 @@ def test_the_last_actionable_minute_is_before_the_minute_and_no_hold(
     put(connection, BUY, later(BUY, 3), later(BUY, 6), HELD, later(HELD, 1))
     found = signals.last_actionable(connection, DAY, NOON + timedelta(minutes=6))
     assert found == {"AAPL": NOON + timedelta(minutes=3)}
-
-
-def test_signals_are_forgotten_from_a_minute_on(connection: Connection) -> None:
-    put(connection, BUY, later(BUY, 3))
-    signals.delete_from(connection, DAY, NOON + timedelta(minutes=1))
-    found = signals.signals_between(connection, DAY, NOON, NOON + timedelta(minutes=9))
-    assert list(found) == [NOON]
 
 
 def test_a_nan_never_enters_a_reason(connection: Connection) -> None:

@@ -539,12 +539,6 @@ def test_an_empty_queue_has_no_newest_row(connection: Connection) -> None:
     assert dispatch.newest_pending(connection) == (None, 0)
 
 
-def test_skips_are_counted_by_reason(connection: Connection) -> None:
-    put_in(connection, Status.SKIPPED)
-    assert dispatch.skips_between(connection, NOON, at(500)) == {"why": 1}
-    assert dispatch.skips_between(connection, at(0), NOON) == {}
-
-
 def test_the_newest_run_is_the_last_start(connection: Connection) -> None:
     assert dispatch.newest_run(connection) is None
     put_run(connection)

@@ -139,13 +139,6 @@ def test_the_newest_minute_of_each_stage_is_its_progress(connection: Connection)
     assert {name: p.minute for name, p in progress.items()} == {"bars": at(3), "news": at(1)}
 
 
-def test_forgetting_begins_at_the_minute_and_keeps_what_came_before(connection: Connection) -> None:
-    pairs = [(SESSION, at(n)) for n in range(3)]
-    knowledge.insert_stage_minutes(connection, "bars", pairs, {}, "a")
-    knowledge.forget_stage_minutes(connection, DAY, at(1))
-    assert knowledge.finished_minutes(connection, ["bars"], at(0), at(9)) == {at(0)}
-
-
 def test_a_session_keeps_the_market_that_it_was_first_played_on(connection: Connection) -> None:
     knowledge.insert_replay_session(connection, DAY, "recorded")
     knowledge.insert_replay_session(connection, DAY, "generated")

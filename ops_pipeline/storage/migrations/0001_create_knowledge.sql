@@ -1,12 +1,5 @@
 -- Time first: what the present is in a replay, what was known when, and how far each stage has come.
 
-create table installation (
-    only_row boolean primary key default true check (only_row),
-    installation_id uuid not null default gen_random_uuid(),
-    created_at timestamptz not null default clock_timestamp()
-);
-insert into installation default values;
-
 -- The present of a replay; the driver moves it, every process of that mode reads it.
 create table replay_clock (
     only_row boolean primary key default true check (only_row),

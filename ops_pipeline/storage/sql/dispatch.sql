@@ -164,16 +164,6 @@ select
 from dispatch_recommendations
 where status = 'PENDING';
 
--- name: skips_between
--- Why recommendations of [start, end) were skipped.
-select
-    failure_reason,
-    count(*) as count
-from dispatch_recommendations
-where status = 'SKIPPED' and minute >= :start and minute < :end
-group by failure_reason
-order by count(*) desc, failure_reason;
-
 -- name: newest_run
 -- When the dispatcher last started.
 select max(started_at) as started_at from dispatcher_runs;

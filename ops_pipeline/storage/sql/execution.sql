@@ -28,10 +28,11 @@ select
     fill.max_hold_minutes
 from dispatch_executions as fill
 where
-    fill.account = :account and fill.ticker in (
+    fill.account = :account and fill.session_date <= :session_date
+    and fill.ticker in (
         select seen.ticker
         from dispatch_executions as seen
-        where seen.account = :account
+        where seen.account = :account and seen.session_date <= :session_date
         group by seen.ticker
         having
             sum(case when seen.side = 'buy' then seen.qty else -seen.qty end) <> 0

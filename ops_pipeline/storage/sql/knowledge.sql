@@ -49,11 +49,6 @@ group by minute
 having count(*) = cardinality(:stages)
 order by minute;
 
--- name: forget_stage_minutes
--- Forget that stages have finished minutes of a session from a minute on.
-delete from stage_minutes
-where session_date = :session_date and minute >= :start;
-
 -- name: insert_replay_session
 -- A session is played on a market.
 insert into replay_sessions (session_date, market) values (:session_date, :market)

@@ -37,8 +37,3 @@ values (
     :ts, :ticker, :minute, :session_date, :action, 'STOCK', 'open', :confidence, cast(:reason as jsonb),
     cast(:features_snapshot as jsonb), cast(:sentiment_snapshot as jsonb), :expires_at, :available_at
 );
-
--- name: delete_from
--- Forget the decisions of a session from a minute on.
-delete from signals
-where session_date = :session_date and minute >= :start;

@@ -41,8 +41,3 @@ where
         where decided.session_date = :session_date and decided.minute < :minute
     )
 order by rank;
-
--- name: delete_from
--- Forget the decisions of a session from a minute on.
-delete from watchlist_entries
-where session_date = :session_date and minute >= :start;
