@@ -1,12 +1,10 @@
 """The verb replay: a recorded or a generated market through the whole pipeline."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -14,22 +12,16 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ops_pipeline.cli import market as market_of
 from ops_pipeline.cli.console import JsonOption, err, out, print_json, say, table
 from ops_pipeline.cli.server import prepare, running_server
-from ops_pipeline.clients.replay import (
-    RecordedMarket,
-    days_of,
-    read_bars,
-    read_news,
-    table_of,
-)
-from ops_pipeline.clients.universe import known_tickers, tickers_of
+from ops_pipeline.clients.replay import RecordedMarket
+from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.domain.acceptance import Ranges, Verdict
-from ops_pipeline.domain.errors import BadInput, Unsafe
+from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.local.processes import ProcessTable
 from ops_pipeline.operations.summary import SessionSummary, summarize
-from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
 from ops_pipeline.settings import (
     Mode,
     PartitionWindow,
@@ -40,20 +32,10 @@ from ops_pipeline.settings import (
 )
 from ops_pipeline.storage import acceptance, knowledge
 from ops_pipeline.storage.databases import drop_pipeline
-from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.universe import replace_universe
 
-MAX_SESSIONS = 60
 SIDE_BY_SIDE = 4
-
-
-@dataclass(frozen=True)
-class Request:
-    """Which sessions of which market are to be played."""
-
-    sessions: list[Session]
-    market: str
-    tickers: list[str]
 
 
 @dataclass(frozen=True)
@@ -85,12 +67,12 @@ def replay(
     """Play recorded or generated days through all stages, and print what came of them."""
     calendar = Mode.REPLAY.calendar
     wanted = tuple(t.strip() for t in tickers.split(",") if t.strip()) if tickers else ()
+    days = market_of.parse_days(first, last)
+    if bars is not None:
+        request = market_of.recorded(calendar, bars, news, wanted, days)
+    else:
+        request = market_of.generated(calendar, wanted, days, seed)
     with running_server(Mode.REPLAY) as settings:
-        market = RecordedMarket(settings.mode_dir / "market")
-        if bars is not None:
-            request = _record(market, calendar, bars, news, wanted, _days(first, last))
-        else:
-            request = _generate(market, calendar, wanted, _days(first, last), seed)
         report = _play(settings, calendar, request, rebuild=rebuild, quiet=as_json)
     if as_json:
         print_json(report)
@@ -100,107 +82,32 @@ def replay(
         raise typer.Exit(1)
 
 
-def _days(first: str | None, last: str | None) -> tuple[date | None, date | None]:
-    def parsed(name: str, text: str | None) -> date | None:
-        try:
-            return date.fromisoformat(text) if text else None
-        except ValueError:
-            raise BadInput(f"{name} must be a day like 2025-02-12, not {text!r}") from None
-
-    begin, end = parsed("--from", first), parsed("--to", last)
-    if begin and end and end < begin:
-        raise BadInput(f"--to {end} lies before --from {begin}")
-    return begin, end
-
-
-def _record(
-    market: RecordedMarket,
-    calendar: Calendar,
-    bars: Path,
-    news: Path | None,
-    wanted: tuple[str, ...],
-    days: tuple[date | None, date | None],
-) -> Request:
-    """Check the files whole before anything is kept of them."""
-    table, entries = read_bars(bars), read_news(news) if news else []
-    known = sorted(table["ticker"].unique())
-    if unknown := sorted(set(wanted) - set(known)):
-        raise BadInput(f"{bars} has no bars of {', '.join(unknown)}; it has {', '.join(known)}")
-    chosen = list(wanted) or known
-    digest = hashlib.sha256(bars.read_bytes())
-    digest.update(news.read_bytes() if news else b"")
-    table = table[table["ticker"].isin(chosen)]
-    sessions = _sessions(calendar, days_of(table, calendar), days, str(bars))
-    market.save(table, entries)
-    return Request(sessions, f"{digest.hexdigest()[:12]}/{','.join(chosen)}", chosen)
-
-
-def _generate(
-    market: RecordedMarket,
-    calendar: Calendar,
-    wanted: tuple[str, ...],
-    days: tuple[date | None, date | None],
-    seed: int,
-) -> Request:
-    """A market for these days, and for the session before the first one to warm up on."""
-    first, last = days
-    if first is None:
-        raise BadInput("a generated market needs --from", "try: ops-pipeline demo")
-    if unknown := sorted(set(wanted) - set(known_tickers())):
-        raise BadInput(f"unknown ticker {unknown[0]}; the universe file does not have it")
-    chosen = list(wanted) or list(DEFAULT_TICKERS)
-    sessions = _sessions(calendar, None, (first, last or first), "the calendar")
-    source = GeneratedMarket(calendar, chosen, seed)
-    played = [calendar.before(sessions[0].day), *sessions]
-    made = [bar for session in played for bar in source.bars(session.day)]
-    market.save(table_of(made), [entry for s in played for entry in source.news(s.day)])
-    return Request(sessions, f"generated-{seed}/{','.join(chosen)}", chosen)
-
-
-def _sessions(
-    calendar: Calendar,
-    available: Sequence[date] | None,
-    days: tuple[date | None, date | None],
-    where: str,
-) -> list[Session]:
-    first = days[0] or (available[0] if available else None)
-    last = days[1] or (available[-1] if available else None)
-    if first is None or last is None:
-        raise BadInput(f"{where} has no session of XNYS")
-    found = calendar.between(first, last)
-    sessions = [s for s in found if available is None or s.day in set(available)]
-    if not found:
-        raise BadInput(f"the market is closed from {first} to {last}")
-    if not sessions:
-        raise BadInput(f"{where} has no bars from {first} to {last}")
-    if len(sessions) > MAX_SESSIONS:
-        raise BadInput(f"{len(sessions)} sessions are more than {MAX_SESSIONS} at once")
-    return sessions
-
-
 def _play(
-    settings: Settings, calendar: Calendar, request: Request, *, rebuild: bool, quiet: bool
+    settings: Settings,
+    calendar: Calendar,
+    request: market_of.Request,
+    *,
+    rebuild: bool,
+    quiet: bool,
 ) -> ReplayReport:
     if rebuild:
         drop_pipeline(settings)
     prepare(settings)
     _claim_sessions(settings, request)
+    RecordedMarket(settings.mode_dir / "market").save(request.bars, request.news)
     _show_days(settings, request.sessions)
     with _progress(len(request.sessions), quiet=quiet) as on_progress:
         _run(load(Mode.REPLAY.value), calendar, request, on_progress)
-    engine = open_engine(settings)
-    with engine.connect() as connection:
+    with opened(settings) as engine, engine.connect() as connection:
         now = knowledge.read_now(connection, Mode.REPLAY)
         days = [summarize(connection, session, calendar) for session in request.sessions]
         checks = acceptance.verdicts(connection, now, calendar, Ranges())
-    engine.dispose()
     config = dispatcher_config(Mode.REPLAY)
     return ReplayReport(Mode.REPLAY, config.confidence_min, request.market, days, checks)
 
 
-def _claim_sessions(settings: Settings, request: Request) -> None:
-    engine = open_engine(settings)
-    with engine.begin() as connection:
+def _claim_sessions(settings: Settings, request: market_of.Request) -> None:
+    with opened(settings) as engine, engine.begin() as connection:
         known = knowledge.replay_sessions(connection)
         for session in request.sessions:
             if known.get(session.day, request.market) != request.market:
@@ -210,7 +117,6 @@ def _claim_sessions(settings: Settings, request: Request) -> None:
                 )
             knowledge.insert_replay_session(connection, session.day, request.market)
         replace_universe(connection, tickers_of(request.tickers))
-    engine.dispose()
 
 
 def _show_days(settings: Settings, sessions: Sequence[Session]) -> None:
@@ -219,7 +125,7 @@ def _show_days(settings: Settings, sessions: Sequence[Session]) -> None:
     shown = settings.window
     if shown and shown.last_day:
         both = min(first, shown.first_day), max(last, shown.last_day)
-        if len(Mode.REPLAY.calendar.between(*both)) <= MAX_SESSIONS:
+        if len(Mode.REPLAY.calendar.between(*both)) <= market_of.MAX_SESSIONS:
             first, last = both
     window = PartitionWindow(first, last)
     save_window(settings, window)
@@ -230,7 +136,7 @@ def _show_days(settings: Settings, sessions: Sequence[Session]) -> None:
 def _run(
     settings: Settings,
     calendar: Calendar,
-    request: Request,
+    request: market_of.Request,
     on_progress: Callable[[str, float], None],
 ) -> None:
     os.environ.update(settings.environment())

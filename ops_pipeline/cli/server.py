@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.domain.errors import NotRunning
@@ -11,7 +11,7 @@ from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS
 from ops_pipeline.settings import Mode, Settings, load
 from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
-from ops_pipeline.storage.engine import open_engine, reachable
+from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import migrate
 from ops_pipeline.storage.universe import replace_universe, universe
 
@@ -55,15 +55,25 @@ def existing_server(mode: Mode | None) -> Iterator[Settings]:
         yield settings
 
 
+@contextmanager
+def connected(mode: Mode | None) -> Iterator[tuple[Settings, Connection]]:
+    """Settings, and one transaction on the database of a server that runs already."""
+    with (
+        existing_server(mode) as settings,
+        opened(settings) as engine,
+        engine.begin() as connection,
+    ):
+        yield settings, connection
+
+
 def prepare(settings: Settings) -> list[str]:
     """Make databases, tables, roles and the universe; what is there stays. Returns migrations."""
     with reachable(settings):
         create_databases(settings)
-        engine = open_engine(settings)
-        ran = migrate(engine)
-        grant_reader(settings)
-        _ensure_universe(engine)
-        engine.dispose()
+        with opened(settings) as engine:
+            ran = migrate(engine)
+            grant_reader(settings)
+            _ensure_universe(engine)
     return ran
 
 

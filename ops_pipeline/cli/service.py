@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
-from ops_pipeline.cli.server import existing_server
+from ops_pipeline.cli.server import connected
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.stages import SERVICES, Stage, stage_of_service
-from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.services import Switch, switches, upsert_switch
 
@@ -21,12 +20,9 @@ Name = Annotated[str, typer.Argument(help="A service's name, as the runbook has 
 @app.command("list")
 def list_switches(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     """The seven services and their switches."""
-    with existing_server(mode) as settings:
-        engine = open_engine(settings)
-        with engine.connect() as connection:
-            # A switch is a matter of the operator's time, also while a replay shows the past.
-            found = switches(connection, clock())
-        engine.dispose()
+    with connected(mode) as (_, connection):
+        # A switch is a matter of the operator's time, also while a replay shows the past.
+        found = switches(connection, clock())
     if as_json:
         print_json(found)
         return
@@ -60,11 +56,8 @@ def disable(
 
 
 def _switch(mode: ModeOption, switch: Switch) -> None:
-    with existing_server(mode) as settings:
-        engine = open_engine(settings)
-        with engine.begin() as connection:
-            upsert_switch(connection, switch)
-        engine.dispose()
+    with connected(mode) as (_, connection):
+        upsert_switch(connection, switch)
 
 
 def _stage(name: str) -> Stage:

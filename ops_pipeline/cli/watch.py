@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, plain, print_json, say, table
-from ops_pipeline.cli.server import existing_server
+from ops_pipeline.cli.server import connected, existing_server
 from ops_pipeline.domain.acceptance import NAMES, Ranges
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.operations.status import ServiceStatus, Status, read_status
 from ops_pipeline.storage import acceptance, knowledge
-from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.reader import select
 
 
@@ -29,11 +28,8 @@ class Format(StrEnum):
 
 def status(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     """Seven services, trading state and backlog, at a glance."""
-    with existing_server(mode) as settings:
-        engine = open_engine(settings)
-        with engine.connect() as connection:
-            found = read_status(connection, settings.mode, settings.mode.calendar)
-        engine.dispose()
+    with connected(mode) as (settings, connection):
+        found = read_status(connection, settings.mode, settings.mode.calendar)
     if as_json:
         print_json(found)
     else:
@@ -48,13 +44,9 @@ def check(
     """Ask the acceptance queries of the pipeline's present; exit code 1 if one is not normal."""
     if name is not None and name not in NAMES:
         raise BadInput(f"there is no check {name!r}; there are {', '.join(NAMES)}")
-    with existing_server(mode) as settings:
-        engine = open_engine(settings)
-        with engine.connect() as connection:
-            now = knowledge.read_now(connection, settings.mode)
-            calendar = settings.mode.calendar
-            verdicts = acceptance.verdicts(connection, now, calendar, Ranges())
-        engine.dispose()
+    with connected(mode) as (settings, connection):
+        now = knowledge.read_now(connection, settings.mode)
+        verdicts = acceptance.verdicts(connection, now, settings.mode.calendar, Ranges())
     chosen = [verdict for verdict in verdicts if name in (None, verdict.name)]
     if as_json:
         print_json(chosen)

@@ -50,6 +50,16 @@ def open_engine(
 
 
 @contextmanager
+def opened(settings: Settings) -> Iterator[Engine]:
+    """An engine on the pipeline's database, for as long as it is needed."""
+    engine = open_engine(settings)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
 def reachable(settings: Settings) -> Iterator[None]:
     """Turn a refused connection into one line that says what to try."""
     try:

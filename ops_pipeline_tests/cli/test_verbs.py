@@ -2,6 +2,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ from ops_pipeline.cli import main
 from ops_pipeline.local.ports import free_port
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.knowledge import insert_replay_session
 
 GOOD_ROW = "AAPL,2025-02-12T14:30:00Z,10,11,9,10,100"
 HEADER = "ticker,ts,open,high,low,close,volume"
@@ -255,3 +257,17 @@ def test_status_names_seven_services_and_the_mode(ready: Run) -> None:
     found = json.loads(ready("status", "--json").out)
     assert found["mode"] == "replay"
     assert len(found["services"]) == 7
+
+
+def test_replay_refuses_a_second_market_in_one_session_and_keeps_the_first(
+    ready: Run, server: Settings, tmp_path: Path
+) -> None:
+    engine = open_engine(server)
+    with engine.begin() as connection:
+        insert_replay_session(connection, date(2025, 2, 12), "another")
+    engine.dispose()
+    before = _state(server)
+    answer = ready("replay", "--bars", _bars(tmp_path, GOOD_ROW))
+    assert answer.code == 6
+    assert "--rebuild" in answer.err
+    assert _state(server) == before

@@ -6,6 +6,7 @@ import pytest
 
 from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.values import Bar, NewsEntry
+from ops_pipeline.storage.bars import insert_bars
 from ops_pipeline_tests.defs.markets import plain, warm_up
 from ops_pipeline_tests.defs.world import World
 
@@ -142,18 +143,22 @@ def test_bars_outside_the_regular_session_are_not_kept(world: World, session: Se
 
 
 def test_look_back_ends_at_180_bars_in_the_morning(world: World, session: Session) -> None:
-    """A price far back that would move a window of more bars moves nothing."""
-    found = []
-    for volume_of_oldest in (1, 1_000_000):
-        bars = bars_of(world, session, warm=220, tickers=["AAPL"])
-        old = [
-            Bar(b.ticker, b.minute, 1.0, 9_000.0, 0.5, 1.0 + n % 2, volume_of_oldest)
-            for n, b in enumerate(bars[:40])
-        ]
-        world.execute("truncate bars_1m, bar_revisions, minute_cutoffs, features.features_1m")
-        play(world, session, [*old, *bars[40:]])
-        found.append(world.features())
-    assert found[0] == found[1]
+    """A ticker that trades two minutes a day has returns left beyond them, and they count not."""
+    first = session.opens_at
+    days = world.calendar.between(DAY - timedelta(days=180), DAY - timedelta(days=1))
+    minutes = {minute: s.day for s in days for minute in s.minutes()[:2]} | {first: DAY}
+    assert len(minutes) > 2 * 119
+    world.track(["AAPL"])
+    with world.pipeline.engine.begin() as connection:
+        known = {minute: minute + MINUTE for minute in minutes}
+        bars = plain(minutes, ["AAPL"])
+        insert_bars(connection, bars, minutes, known, feed="replay", origin="recorded")
+    world.stages(first, first, ["features"])
+    with_all = world.features()
+    world.execute("delete from bars_1m where minute < :oldest", oldest=sorted(minutes)[-180])
+    world.stages(first, first, ["features"])
+    assert world.features() == with_all
+    assert with_all["AAPL", first]["baseline_vol"] is not None
 
 
 # Known late.

@@ -1,0 +1,116 @@
+"""Which market a replay plays: files that were checked whole, or a generated one."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+
+from ops_pipeline.clients.replay import (
+    days_of,
+    read_bars,
+    read_news,
+    table_of,
+)
+from ops_pipeline.clients.universe import known_tickers
+from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.domain.values import NewsEntry
+from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
+
+MAX_SESSIONS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Which sessions are to be played, and on what; `market` is the same for the same content."""
+
+    sessions: list[Session]
+    market: str
+    tickers: list[str]
+    bars: pd.DataFrame
+    news: list[NewsEntry]
+
+
+def parse_days(first: str | None, last: str | None) -> tuple[date | None, date | None]:
+    """The first and the last day as they were given, in order.
+
+    Raises:
+        BadInput: one is no day, or they are the wrong way round.
+    """
+
+    def parsed(name: str, text: str | None) -> date | None:
+        try:
+            return date.fromisoformat(text) if text else None
+        except ValueError:
+            raise BadInput(f"{name} must be a day like 2025-02-12, not {text!r}") from None
+
+    begin, end = parsed("--from", first), parsed("--to", last)
+    if begin and end and end < begin:
+        raise BadInput(f"--to {end} lies before --from {begin}")
+    return begin, end
+
+
+def recorded(
+    calendar: Calendar,
+    bars: Path,
+    news: Path | None,
+    wanted: tuple[str, ...],
+    days: tuple[date | None, date | None],
+) -> Request:
+    """A market of files, checked whole."""
+    table, entries = read_bars(bars), read_news(news) if news else []
+    known = sorted(table["ticker"].unique())
+    if unknown := sorted(set(wanted) - set(known)):
+        raise BadInput(f"{bars} has no bars of {', '.join(unknown)}; it has {', '.join(known)}")
+    chosen = list(wanted) or known
+    digest = hashlib.sha256(bars.read_bytes())
+    digest.update(news.read_bytes() if news else b"")
+    table = table[table["ticker"].isin(chosen)]
+    sessions = _sessions(calendar, days_of(table, calendar), days, str(bars))
+    market = f"{digest.hexdigest()[:12]}/{','.join(chosen)}"
+    return Request(sessions, market, chosen, table, entries)
+
+
+def generated(
+    calendar: Calendar,
+    wanted: tuple[str, ...],
+    days: tuple[date | None, date | None],
+    seed: int,
+) -> Request:
+    """A market for these days, and for the session before the first one to warm up on."""
+    first, last = days
+    if first is None:
+        raise BadInput("a generated market needs --from", "try: ops-pipeline demo")
+    if unknown := sorted(set(wanted) - set(known_tickers())):
+        raise BadInput(f"unknown ticker {unknown[0]}; the universe file does not have it")
+    chosen = list(wanted) or list(DEFAULT_TICKERS)
+    sessions = _sessions(calendar, None, (first, last or first), "the calendar")
+    source = GeneratedMarket(calendar, chosen, seed)
+    played = [calendar.before(sessions[0].day), *sessions]
+    bars = table_of(bar for session in played for bar in source.bars(session.day))
+    news = [entry for session in played for entry in source.news(session.day)]
+    return Request(sessions, f"generated-{seed}/{','.join(chosen)}", chosen, bars, news)
+
+
+def _sessions(
+    calendar: Calendar,
+    available: Sequence[date] | None,
+    days: tuple[date | None, date | None],
+    where: str,
+) -> list[Session]:
+    first = days[0] or (available[0] if available else None)
+    last = days[1] or (available[-1] if available else None)
+    if first is None or last is None:
+        raise BadInput(f"{where} has no session of XNYS")
+    found = calendar.between(first, last)
+    sessions = [s for s in found if available is None or s.day in set(available)]
+    if not found:
+        raise BadInput(f"the market is closed from {first} to {last}")
+    if not sessions:
+        raise BadInput(f"{where} has no bars from {first} to {last}")
+    if len(sessions) > MAX_SESSIONS:
+        raise BadInput(f"{len(sessions)} sessions are more than {MAX_SESSIONS} at once")
+    return sessions
