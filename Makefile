@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 UI ?= 1
 JOBS ?= 2
+FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure)
 
 .PHONY: help install demo test check docs clean
 
@@ -33,10 +34,10 @@ check: install  ## lint, types, floors, SQL and the fast tests, under a minute
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/sqlfluff lint --quiet dbt_features/models dbt_features/tests ops_pipeline/storage/sql ops_pipeline/storage/migrations
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m 'not (postgres or dagster or dbt or slow)'
+	@$(BIN)/python -m pytest -q -m 'not slow' $(FAST)
 
 test: check  ## everything: what check does, then all tests on real PostgreSQL, dbt and Dagster
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m 'postgres or dagster or dbt or slow'
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 docs: install  ## write the generated pages again
 	@$(BIN)/python -m ops_pipeline_tests.structure.pages

@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pytest
 
-from ops_pipeline.defs.replay import QUIET
 from ops_pipeline.domain.acceptance import NAMES
 from ops_pipeline.settings import Settings
 from ops_pipeline_tests.defs.markets import generated, plain, warm_up
@@ -26,12 +25,7 @@ RUN = "00000000-0000-0000-0000-000000000001"
 
 def ask(world: World, check: str | None = None) -> dict[str, dg.AssetCheckEvaluation]:
     """What the checks say, all of them or those of one function."""
-    job = world.definitions.resolve_job_def("acceptance_job")
-    outcome = job.execute_in_process(
-        instance=world.instance,
-        run_config=QUIET,
-        op_selection=[check] if check else None,
-    )
+    outcome = world.job("acceptance_job", op_selection=[check] if check else None)
     return {found.check_name: found for found in outcome.get_asset_check_evaluations()}
 
 
