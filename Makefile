@@ -31,7 +31,7 @@ demo: install  ## play a generated market day end to end, then open the UI on it
 
 check: install  ## lint, types, floors, SQL and the fast tests, under a minute
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/sqlfluff lint --quiet dbt_features/models dbt_features/tests ops_pipeline/storage/sql ops_pipeline/storage/migrations
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -m 'not slow' $(FAST)
