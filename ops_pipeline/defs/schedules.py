@@ -27,8 +27,8 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# A gap longer than this is a backfill's work: a tick must not take the whole day's time.
-CATCH_UP = 390 * MINUTE
+# A gap of more minutes than this is a backfill's work: a tick must not take the whole day's time.
+CATCH_UP = 390
 
 
 @dg.schedule(
@@ -119,14 +119,17 @@ def _enabled(connection: Connection, now: datetime, *, dispatch: bool = False) -
 def _missed_minutes(
     connection: Connection, pipeline: Pipeline, stages: list[str], now: datetime
 ) -> list[datetime]:
-    """The minutes since the newest one that all these stages have finished."""
+    """The minutes since the newest one that all these stages have finished.
+
+    They reach back into the session before, so that a tick left out at the close is made up for.
+    """
     newest = newest_closed_minute(now)
-    session = pipeline.calendar.at(newest)
-    if session is None or not stages:
+    today = pipeline.calendar.day(newest)
+    sessions = [pipeline.calendar.before(today), pipeline.calendar.on(today)]
+    minutes = [m for session in sessions if session for m in session.minutes() if m <= newest]
+    if not stages or not minutes:
         return []
-    start = max(session.opens_at, newest - CATCH_UP)
-    done = finished_minutes(connection, stages, start, newest + MINUTE)
-    first = max(done, default=None)
-    if first is None:
-        return [newest]
-    return [minute for minute in session.minutes() if first < minute <= newest]
+    done = finished_minutes(connection, stages, minutes[0], newest + MINUTE)
+    if not done:
+        return [newest] if minutes[-1] == newest else []
+    return [minute for minute in minutes if minute > max(done)][-CATCH_UP:]

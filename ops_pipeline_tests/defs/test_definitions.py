@@ -50,8 +50,8 @@ def test_assets_are_the_six_stages_and_the_executions(graph: AssetGraph) -> None
     assert own_keys(graph) == {*STAGES, "executions"}
 
 
-def test_no_other_key_is_mentioned_but_dbts_own_inputs(graph: AssetGraph) -> None:
-    assert keys(graph) - own_keys(graph) == {"pipeline/minute_cutoffs", "pipeline/universe"}
+def test_no_other_key_is_mentioned(graph: AssetGraph) -> None:
+    assert keys(graph) == own_keys(graph)
 
 
 def test_every_asset_key_is_one_word(graph: AssetGraph) -> None:

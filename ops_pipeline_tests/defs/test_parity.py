@@ -94,7 +94,7 @@ def test_minute_runs_across_open_and_close_equal_ranges(template: Settings) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(900)
 def test_half_day_minute_by_minute_equals_one_range(template: Settings) -> None:
     # A run in process takes most of a second around its stages, so the stages are called by hand.
     ranged = hashes(template, HALF_DAY, as_range_by_hand, slice(None))

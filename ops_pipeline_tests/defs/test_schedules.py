@@ -188,13 +188,20 @@ def test_run_of_the_other_lane_holds_nothing_up(live: World) -> None:
     assert asked(ask_minutes(live))
 
 
-def test_catch_up_reaches_back_into_this_session_only(
+def test_catch_up_reaches_back_into_the_session_before(
     live: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(live, STAGES, datetime(2025, 2, 14, 23, 58, tzinfo=UTC))
     just_after = datetime(2025, 2, 15, 0, 2, 3, tzinfo=UTC)
     monkeypatch.setattr(live.pipeline, "now", lambda: just_after)
-    assert asked(ask_minutes(live)) == ("2025-02-15T00:01+0000", "2025-02-15T00:01+0000")
+    assert asked(ask_minutes(live)) == ("2025-02-14T23:59+0000", "2025-02-15T00:01+0000")
+
+
+def test_catch_up_of_a_long_gap_takes_its_newest_minutes(live: World) -> None:
+    finish(live, STAGES, NEWEST - 500 * MINUTE)
+    first, last = asked(ask_minutes(live))
+    assert last == NEWEST.strftime("%Y-%m-%dT%H:%M+0000")
+    assert first == (NEWEST - 389 * MINUTE).strftime("%Y-%m-%dT%H:%M+0000")
 
 
 def test_acceptance_is_asked_for_in_live_modes(live: World) -> None:
