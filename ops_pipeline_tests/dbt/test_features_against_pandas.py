@@ -33,9 +33,7 @@ US7, US9 = "bars_us7_2025_02", "bars_us9_2026_03"
 
 def recorded_data(test: Callable[..., None]) -> Callable[..., None]:
     """Marks of a test of recorded days."""
-    # The reader of news hands pandas a keyword that it will lose.
-    quiet = pytest.mark.filterwarnings("ignore:The 'convert_dates' keyword")
-    return pytest.mark.slow(pytest.mark.recorded(quiet(test)))
+    return pytest.mark.slow(pytest.mark.recorded(test))
 
 
 @dataclass(frozen=True)
