@@ -97,11 +97,11 @@ def _play(
     RecordedMarket(settings.mode_dir / "market").save(request.bars, request.news)
     _show_days(settings, request.sessions)
     with _progress(len(request.sessions), quiet=quiet) as on_progress:
-        _run(load(Mode.REPLAY.value), calendar, request, on_progress)
+        tests = _run(load(Mode.REPLAY.value), calendar, request, on_progress)
     with opened(settings) as engine, engine.connect() as connection:
         now = knowledge.read_now(connection, Mode.REPLAY)
         days = [summarize(connection, session, calendar) for session in request.sessions]
-        checks = acceptance.verdicts(connection, now, calendar, Ranges())
+        checks = [*acceptance.verdicts(connection, now, calendar, Ranges()), *tests]
     config = dispatcher_config(Mode.REPLAY)
     return ReplayReport(Mode.REPLAY, config.confidence_min, request.market, days, checks)
 
@@ -138,7 +138,7 @@ def _run(
     calendar: Calendar,
     request: market_of.Request,
     on_progress: Callable[[str, float], None],
-) -> None:
+) -> list[Verdict]:
     os.environ.update(settings.environment())
     import dagster as dg
 
@@ -147,6 +147,7 @@ def _run(
 
     pipeline = (defs.resources or {})["pipeline"]
     pipeline.on_progress = on_progress
+    tests: dict[str, Verdict] = {}
     with dg.DagsterInstance.get() as instance:
         player = Player(defs, instance, calendar)
         for session in request.sessions:
@@ -155,9 +156,12 @@ def _run(
             on_progress(f"{session.day} dispatch", 0)
             player.dispatch(session)
             on_progress(f"{session.day} checks", 0)
-            player.check()
+            # A test that failed on one day stays failed, whatever the days after say.
+            asked = player.check()
+            tests |= {t.name: t for t in asked if tests.get(t.name, t).is_normal}
             on_progress(f"{session.day} checks", 1)
     pipeline.engine.dispose()
+    return list(tests.values())
 
 
 @contextmanager
@@ -184,7 +188,7 @@ def _print(report: ReplayReport) -> None:
         skips.update(day.skips_by_gate)
     out.print(table("skipped by gate", ["gate", "recommendations"], skips.most_common()))
     checks = [[c.name, c.level.value, c.finding] for c in report.checks]
-    out.print(table("acceptance", ["query", "verdict", "found"], checks))
+    out.print(table("checks", ["check", "verdict", "found"], checks))
     say(
         f"mode {report.mode.value}, confidence_min {report.confidence_min} (this mode's profile;"
         " the production default is 0.7)"

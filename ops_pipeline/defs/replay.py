@@ -9,9 +9,12 @@ from dagster._core.storage.tags import (
 )
 
 from ops_pipeline.defs.partitions import range_of
+from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.domain.stages import FEATURES
 from ops_pipeline.settings import Mode
 
+FEATURES_KEY = dg.AssetKey(FEATURES.name)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -38,18 +41,25 @@ class Player:
         config = {"ops": {"executions": {"config": {"session": session.day.isoformat()}}}}
         self._execute("dispatch_job", run_config=config)
 
-    def check(self) -> None:
-        """Acceptance queries and dbt's tests, at the present of the replay."""
-        self._execute("acceptance_job")
+    def check(self) -> list[Verdict]:
+        """Ask every check at the present of the replay. Returns the verdicts of dbt's tests."""
+        outcome = self._execute("acceptance_job")
+        found = outcome.get_asset_check_evaluations()
+        return [_verdict(e) for e in found if e.asset_key == FEATURES_KEY]
 
     def _execute(
         self,
         job: str,
         tags: dict[str, str] | None = None,
         run_config: dict[str, Any] | None = None,
-    ) -> None:
-        self._definitions.resolve_job_def(job).execute_in_process(
+    ) -> dg.ExecuteInProcessResult:
+        return self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             run_config={**QUIET, **(run_config or {})},
             tags={"ops/mode": Mode.REPLAY.value, **(tags or {})},
         )
+
+
+def _verdict(evaluation: dg.AssetCheckEvaluation) -> Verdict:
+    level = Level.NORMAL if evaluation.passed else Level.PROBLEM
+    return Verdict(evaluation.check_name, level, str(evaluation.metadata["dbt"].value))

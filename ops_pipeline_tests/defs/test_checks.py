@@ -16,9 +16,9 @@ DAY = date(2025, 2, 12)
 NOW = datetime(2025, 2, 12, 17, 0, tzinfo=UTC)
 DBT_TESTS = {
     "features_do_not_look_ahead",
-    "features_have_one_row_per_ticker_and_minute",
-    "features_volatility_is_in_range",
-    "features_volume_is_in_range",
+    "features_are_unique",
+    "features_volatility_in_range",
+    "features_volume_in_range",
 }
 RUN = "00000000-0000-0000-0000-000000000001"
 
@@ -218,10 +218,10 @@ def test_feature_checks_are_dbts_four_tests_and_pass(computed: World) -> None:
 @pytest.mark.parametrize(
     ("change", "check"),
     [
-        ("recent_vol = 1.01", "features_volatility_is_in_range"),
-        ("vol_ratio = 'NaN'", "features_volatility_is_in_range"),
-        ("volume = -1", "features_volume_is_in_range"),
-        ("volume_ratio = 20.1", "features_volume_is_in_range"),
+        ("recent_vol = 1.01", "features_volatility_in_range"),
+        ("vol_ratio = 'NaN'", "features_volatility_in_range"),
+        ("volume = -1", "features_volume_in_range"),
+        ("volume_ratio = 20.1", "features_volume_in_range"),
         ("bar_at = minute + interval '1 minute'", "features_do_not_look_ahead"),
         ("available_at = minute + interval '59 seconds'", "features_do_not_look_ahead"),
     ],
@@ -235,14 +235,12 @@ def test_feature_check_fails_on_its_violation_alone(
 def test_grain_check_fails_on_a_row_that_stands_twice(computed: World) -> None:
     computed.execute("alter table features.features_1m drop constraint features_1m_pkey")
     computed.execute("insert into features.features_1m select * from features.features_1m limit 1")
-    assert failed(ask(computed, "features_tests")) == {
-        "features_have_one_row_per_ticker_and_minute"
-    }
+    assert failed(ask(computed, "features_tests")) == {"features_are_unique"}
 
 
 def test_feature_checks_fail_when_dbt_cannot_read_the_table(computed: World) -> None:
     computed.execute("alter table features.features_1m rename column volume to shares")
-    assert failed(ask(computed, "features_tests")) == {"features_volume_is_in_range"}
+    assert failed(ask(computed, "features_tests")) == {"features_volume_in_range"}
 
 
 def test_feature_checks_fail_before_there_are_features(world: World) -> None:

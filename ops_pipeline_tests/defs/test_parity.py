@@ -1,6 +1,6 @@
 """The same stretch played in other pieces, or played again, gives the same rows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date, datetime
 
 import dagster as dg
@@ -8,53 +8,15 @@ import pytest
 
 from ops_pipeline.settings import Settings
 from ops_pipeline_tests.defs.markets import generated
+from ops_pipeline_tests.defs.plays import (
+    DAY,
+    as_minutes,
+    as_range,
+    as_range_by_hand,
+    hashes,
+    require_rows,
+)
 from ops_pipeline_tests.defs.world import World, open_world, prepare
-
-HALF_DAY = date(2025, 11, 28)
-DAY = date(2025, 2, 12)
-Play = Callable[[World, Sequence[datetime]], None]
-
-
-def as_range(world: World, minutes: Sequence[datetime]) -> None:
-    """One run of all minutes, then the dispatcher over them."""
-    world.range(minutes[0], minutes[-1])
-    world.dispatch(minutes)
-
-
-def as_minutes(world: World, minutes: Sequence[datetime]) -> None:
-    """Minute after minute as in live operation: a run, then the dispatcher."""
-    for minute in minutes:
-        world.minute(minute)
-        world.dispatch([minute])
-
-
-def as_minutes_by_hand(world: World, minutes: Sequence[datetime]) -> None:
-    """Minute after minute, without Dagster's part of a run."""
-    for minute in minutes:
-        world.stages(minute, minute)
-        world.dispatch([minute])
-
-
-def as_range_by_hand(world: World, minutes: Sequence[datetime]) -> None:
-    world.stages(minutes[0], minutes[-1])
-    world.dispatch(minutes)
-
-
-def hashes(template: Settings, day: date, play: Play, *pieces: slice) -> dict[str, str]:
-    """What a play of these pieces of a generated day comes to."""
-    with open_world(template) as world:
-        world.open_market(*generated(day), days=(day, day))
-        minutes = world.session(day).minutes()
-        for piece in pieces:
-            play(world, minutes[piece])
-        return world.hashes()
-
-
-def require_rows(found: dict[str, str], *, executions: bool = True) -> None:
-    """Equal hashes of empty tables would prove nothing."""
-    empty = {name for name, digest in found.items() if digest.startswith("0 ")}
-    allowed = {"bar_revisions"} if executions else {"bar_revisions", "dispatch_executions"}
-    assert empty <= allowed
 
 
 def test_minute_runs_and_a_range_give_equal_rows(template: Settings) -> None:
@@ -84,26 +46,12 @@ def test_hashes_see_a_change_in_any_column(world: World) -> None:
     assert {name for name in before if before[name] != changed[name]} == {"features.features_1m"}
 
 
-@pytest.mark.slow
 def test_minute_runs_across_open_and_close_equal_ranges(template: Settings) -> None:
     pieces = slice(0, 15), slice(-15, None)
     ranged = hashes(template, DAY, as_range, *pieces)
     single = hashes(template, DAY, as_minutes, *pieces)
     assert single == ranged
     require_rows(ranged, executions=False)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_half_day_minute_by_minute_equals_one_range(template: Settings) -> None:
-    # A run in process takes most of a second around its stages, so the stages are called by hand.
-    ranged = hashes(template, HALF_DAY, as_range_by_hand, slice(None))
-    single = hashes(template, HALF_DAY, as_minutes_by_hand, slice(None))
-    assert single == ranged
-    require_rows(ranged)
-
-
-# Computing again.
 
 
 @pytest.fixture(scope="module")
