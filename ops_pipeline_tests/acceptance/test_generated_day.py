@@ -119,9 +119,10 @@ def test_no_position_is_left_at_the_close(installation: Installation) -> None:
     assert installation.day["entries"] > 0
 
 
-def test_all_five_verdicts_are_normal(installation: Installation) -> None:
+def test_the_five_queries_and_dbts_four_tests_are_normal(installation: Installation) -> None:
     found = {check["name"]: check["level"] for check in installation.report["checks"]}
-    assert found == dict.fromkeys(NAMES, "normal")
+    assert set(found) > set(NAMES)
+    assert list(found.values()) == ["normal"] * 9
 
 
 def test_dagster_keeps_a_materialization_of_each_minute_of_each_asset(
