@@ -37,7 +37,7 @@ check: install  ## lint, types, floors, SQL and the fast tests, under a minute
 	@$(BIN)/python -m pytest -q -m 'not slow' $(FAST)
 
 test: check  ## everything: what check does, then all tests on real PostgreSQL, dbt and Dagster
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 docs: install  ## write the generated pages again
 	@$(BIN)/python -m ops_pipeline_tests.structure.pages
