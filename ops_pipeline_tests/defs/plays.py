@@ -52,3 +52,11 @@ def require_rows(found: dict[str, str], *, executions: bool = True) -> None:
     empty = {name for name, digest in found.items() if digest.startswith("0 ")}
     allowed = {"bar_revisions"} if executions else {"bar_revisions", "dispatch_executions"}
     assert empty <= allowed
+
+
+def require_equal_plays(template: Settings, day: date) -> None:
+    """A whole day minute after minute comes to what one range of it comes to."""
+    ranged = hashes(template, day, as_range_by_hand, slice(None))
+    single = hashes(template, day, as_minutes_by_hand, slice(None))
+    require_rows(ranged)
+    assert single == ranged
