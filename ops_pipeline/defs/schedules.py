@@ -14,7 +14,7 @@ from ops_pipeline.defs.jobs import LANE, acceptance_job, dispatch_job, minute_jo
 from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.session import MINUTE, newest_closed_minute
-from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH
+from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, Stage
 from ops_pipeline.storage.dispatch import newest_pending
 from ops_pipeline.storage.knowledge import finished_minutes
 from ops_pipeline.storage.services import switches
@@ -47,7 +47,7 @@ def minute_schedule(
         return dg.SkipReason("the run before is not done; the next tick catches up")
     with pipeline.engine.connect() as connection:
         now = pipeline.now()
-        enabled = _enabled(connection, now)
+        enabled = _enabled(connection, now, DATA_STAGES)
         missed = _missed_minutes(connection, pipeline, enabled, now)
     if not enabled or not missed:
         return dg.SkipReason("every data service is off" if not enabled else "nothing to do")
@@ -76,7 +76,7 @@ def dispatch_sensor(
         return dg.SkipReason("a dispatcher run is at work")
     now = pipeline.now()
     with pipeline.engine.connect() as connection:
-        if DISPATCH.name not in _enabled(connection, now, dispatch=True):
+        if not _enabled(connection, now, [DISPATCH]):
             return dg.SkipReason("the dispatcher is switched off")
         newest, count = newest_pending(connection)
     minute = newest_closed_minute(now).isoformat()
@@ -108,12 +108,9 @@ def _is_busy(instance: dg.DagsterInstance, lane: str) -> bool:
     return instance.get_runs_count(unfinished) > 0
 
 
-def _enabled(connection: Connection, now: datetime, *, dispatch: bool = False) -> list[str]:
-    wanted: Iterable[str] = [stage.name for stage in DATA_STAGES]
-    on = {switch.stage.name for switch in switches(connection, now) if switch.is_enabled}
-    if dispatch:
-        wanted = [DISPATCH.name]
-    return [name for name in wanted if name in on]
+def _enabled(connection: Connection, now: datetime, stages: Iterable[Stage]) -> list[str]:
+    on = {switch.stage for switch in switches(connection, now) if switch.is_enabled}
+    return [stage.name for stage in stages if stage in on]
 
 
 def _missed_minutes(

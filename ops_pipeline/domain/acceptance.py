@@ -39,7 +39,6 @@ class Ranges:
     executions_max: int = 100
     executions_runaway: int = 200
     run_age_max_minutes: int = 5
-    run_seconds_max: int = 10
 
 
 BACKLOG, STUCK, DUPLICATES = "backlog_state", "stuck_processing", "duplicate_executions"

@@ -107,7 +107,6 @@ class Timing:
     """When a minute may be decided, counted from its end."""
 
     settle_seconds: int = 20
-    deadline_seconds: int = 45
 
     def as_of(self, minute: datetime) -> datetime:
         """The nominal instant at which this minute is decided."""
