@@ -4,11 +4,18 @@ import dagster as dg
 
 from ops_pipeline.defs.assets import bars, features, news, sentiment, signals, watchlist
 from ops_pipeline.defs.checks.acceptance import acceptance
+from ops_pipeline.defs.checks.explained import every_execution_explained
 from ops_pipeline.defs.checks.features import features_checks
+from ops_pipeline.defs.checks.lookahead import nothing_looks_ahead
 from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
-from ops_pipeline.defs.jobs import acceptance_job, dispatch_job, minute_job
+from ops_pipeline.defs.jobs import acceptance_job, dispatch_job, lookahead_job, minute_job
 from ops_pipeline.defs.resources import Pipeline
-from ops_pipeline.defs.schedules import acceptance_schedule, dispatch_sensor, minute_schedule
+from ops_pipeline.defs.schedules import (
+    acceptance_schedule,
+    dispatch_sensor,
+    lookahead_schedule,
+    minute_schedule,
+)
 from ops_pipeline.domain.stages import BARS, FEATURES, NEWS, SENTIMENT, SIGNALS, WATCHLIST
 from ops_pipeline.settings import Settings, load
 
@@ -27,9 +34,14 @@ def build(settings: Settings) -> dg.Definitions:
             ),
             executions_asset(settings, [SIGNALS]),
         ],
-        asset_checks=[acceptance, features_checks(settings)],
-        jobs=[minute_job, dispatch_job, acceptance_job],
-        schedules=[minute_schedule, acceptance_schedule],
+        asset_checks=[
+            acceptance,
+            every_execution_explained,
+            features_checks(settings),
+            nothing_looks_ahead,
+        ],
+        jobs=[minute_job, dispatch_job, acceptance_job, lookahead_job],
+        schedules=[minute_schedule, acceptance_schedule, lookahead_schedule],
         sensors=[dispatch_sensor],
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.

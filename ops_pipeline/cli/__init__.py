@@ -8,7 +8,11 @@ from sqlalchemy.exc import OperationalError
 
 from ops_pipeline import __version__
 from ops_pipeline.cli import lifecycle, service, watch
+from ops_pipeline.cli.backfill import backfill
 from ops_pipeline.cli.console import err, say
+from ops_pipeline.cli.explain import explain
+from ops_pipeline.cli.lookahead import lookahead
+from ops_pipeline.cli.parity import parity
 from ops_pipeline.cli.replay import replay
 from ops_pipeline.domain.errors import OperatorError
 
@@ -23,8 +27,12 @@ app.command()(lifecycle.up)
 app.command()(lifecycle.down)
 app.command()(watch.status)
 app.command()(watch.check)
+app.command()(explain)
 app.command()(watch.sql)
 app.command()(replay)
+app.command()(backfill)
+app.command()(parity)
+app.command()(lookahead)
 app.add_typer(service.app, name="service")
 
 

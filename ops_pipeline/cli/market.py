@@ -5,22 +5,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+import typer
 
 from ops_pipeline.clients.replay import (
+    RecordedMarket,
     days_of,
     read_bars,
     read_news,
     table_of,
 )
-from ops_pipeline.clients.universe import known_tickers
+from ops_pipeline.clients.universe import known_tickers, tickers_of
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.values import NewsEntry
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
+from ops_pipeline.settings import PartitionWindow, Settings, save_window
+from ops_pipeline.storage.engine import opened
+from ops_pipeline.storage.universe import replace_universe
 
 MAX_SESSIONS = 60
+BarsOption = Annotated[Path | None, typer.Option(help="Bars: csv, csv.gz or parquet.")]
+NewsOption = Annotated[Path | None, typer.Option(help="News: csv or jsonl.")]
+TickersOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
+SeedOption = Annotated[int, typer.Option(help="Of the generated market, without --bars.")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +42,15 @@ class Request:
     tickers: list[str]
     bars: pd.DataFrame
     news: list[NewsEntry]
+
+
+def put(settings: Settings, request: Request) -> None:
+    """Make a market that of a replay: its bars and news, its tickers, its days."""
+    with opened(settings) as engine, engine.begin() as connection:
+        replace_universe(connection, tickers_of(request.tickers))
+    market = RecordedMarket(settings.mode_dir / "market")
+    market.save(request.bars, request.news, request.market)
+    save_window(settings, PartitionWindow(request.sessions[0].day, request.sessions[-1].day))
 
 
 def parse_days(first: str | None, last: str | None) -> tuple[date | None, date | None]:
@@ -51,6 +70,22 @@ def parse_days(first: str | None, last: str | None) -> tuple[date | None, date |
     if begin and end and end < begin:
         raise BadInput(f"--to {end} lies before --from {begin}")
     return begin, end
+
+
+def requested(
+    calendar: Calendar,
+    bars: Path | None,
+    news: Path | None,
+    tickers: str | None,
+    days: tuple[str | None, str | None],
+    seed: int,
+) -> Request:
+    """The market that a verb was asked for: of files, or a generated one."""
+    wanted = tuple(t.strip() for t in tickers.split(",") if t.strip()) if tickers else ()
+    parsed = parse_days(*days)
+    if bars is not None:
+        return recorded(calendar, bars, news, wanted, parsed)
+    return generated(calendar, wanted, parsed, seed)
 
 
 def recorded(

@@ -1,25 +1,20 @@
 """The verb replay: a recorded or a generated market through the whole pipeline."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ops_pipeline.cli import market as market_of
 from ops_pipeline.cli.console import JsonOption, err, out, print_json, say, table
+from ops_pipeline.cli.play import play, shown
 from ops_pipeline.cli.server import prepare, running_server
-from ops_pipeline.clients.replay import RecordedMarket
-from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.domain.acceptance import Ranges, Verdict
 from ops_pipeline.domain.errors import Unsafe
-from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.domain.session import Session
 from ops_pipeline.local.processes import ProcessTable
 from ops_pipeline.operations.summary import SessionSummary, summarize
 from ops_pipeline.settings import (
@@ -33,7 +28,6 @@ from ops_pipeline.settings import (
 from ops_pipeline.storage import acceptance, knowledge
 from ops_pipeline.storage.databases import drop_pipeline
 from ops_pipeline.storage.engine import opened
-from ops_pipeline.storage.universe import replace_universe
 
 SIDE_BY_SIDE = 4
 
@@ -55,25 +49,25 @@ class ReplayReport:
 
 
 def replay(
-    bars: Annotated[Path | None, typer.Option(help="Bars: csv, csv.gz or parquet.")] = None,
-    news: Annotated[Path | None, typer.Option(help="News: csv or jsonl.")] = None,
+    bars: market_of.BarsOption = None,
+    news: market_of.NewsOption = None,
     first: Annotated[str | None, typer.Option("--from", help="First day, YYYY-MM-DD.")] = None,
     last: Annotated[str | None, typer.Option("--to", help="Last day, YYYY-MM-DD.")] = None,
-    tickers: Annotated[str | None, typer.Option(help="Only these, with commas.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the generated market, without --bars.")] = 7,
+    tickers: market_of.TickersOption = None,
+    seed: market_of.SeedOption = 7,
     rebuild: Annotated[bool, typer.Option(help="Empty the replay database first.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Play recorded or generated days through all stages, and print what came of them."""
     calendar = Mode.REPLAY.calendar
-    wanted = tuple(t.strip() for t in tickers.split(",") if t.strip()) if tickers else ()
-    days = market_of.parse_days(first, last)
-    if bars is not None:
-        request = market_of.recorded(calendar, bars, news, wanted, days)
-    else:
-        request = market_of.generated(calendar, wanted, days, seed)
+    request = market_of.requested(calendar, bars, news, tickers, (first, last), seed)
     with running_server(Mode.REPLAY) as settings:
-        report = _play(settings, calendar, request, rebuild=rebuild, quiet=as_json)
+        report = _play(settings, request, rebuild=rebuild, quiet=as_json)
+    show_report(report, as_json=as_json)
+
+
+def show_report(report: ReplayReport, *, as_json: bool) -> None:
+    """Print what a replay came to; exit code 1 where a check is not normal."""
     if as_json:
         print_json(report)
     else:
@@ -83,102 +77,63 @@ def replay(
 
 
 def _play(
-    settings: Settings,
-    calendar: Calendar,
-    request: market_of.Request,
-    *,
-    rebuild: bool,
-    quiet: bool,
+    settings: Settings, request: market_of.Request, *, rebuild: bool, quiet: bool
 ) -> ReplayReport:
     if rebuild:
         drop_pipeline(settings)
     prepare(settings)
-    _claim_sessions(settings, request)
-    RecordedMarket(settings.mode_dir / "market").save(request.bars, request.news)
-    _show_days(settings, request.sessions)
-    with _progress(len(request.sessions), quiet=quiet) as on_progress:
-        tests = _run(load(Mode.REPLAY.value), calendar, request, on_progress)
+    claim_sessions(settings, request.sessions, request.market)
+    market_of.put(settings, request)
+    show_days(settings, request.sessions)
+    return play_sessions(load(Mode.REPLAY.value), request.sessions, request.market, quiet=quiet)
+
+
+def play_sessions(
+    settings: Settings, sessions: Sequence[Session], market: str, *, quiet: bool
+) -> ReplayReport:
+    """Play sessions whose market is in place, and say what came of them."""
+    calendar = settings.mode.calendar
+    with shown(len(sessions), dispatched=True, quiet=quiet) as on_progress:
+        tests = play(settings, sessions, on_progress)
     with opened(settings) as engine, engine.connect() as connection:
         now = knowledge.read_now(connection, Mode.REPLAY)
-        days = [summarize(connection, session, calendar) for session in request.sessions]
+        days = [summarize(connection, session, calendar) for session in sessions]
         checks = [*acceptance.verdicts(connection, now, calendar, Ranges()), *tests]
     config = dispatcher_config(Mode.REPLAY)
-    return ReplayReport(Mode.REPLAY, config.confidence_min, request.market, days, checks)
+    return ReplayReport(Mode.REPLAY, config.confidence_min, market, days, checks)
 
 
-def _claim_sessions(settings: Settings, request: market_of.Request) -> None:
+def claim_sessions(settings: Settings, sessions: Sequence[Session], market: str) -> None:
+    """Keep that these sessions are played on this market.
+
+    Raises:
+        Unsafe: one of them was played on another.
+    """
     with opened(settings) as engine, engine.begin() as connection:
         known = knowledge.replay_sessions(connection)
-        for session in request.sessions:
-            if known.get(session.day, request.market) != request.market:
+        for session in sessions:
+            if known.get(session.day, market) != market:
                 raise Unsafe(
                     f"{session.day} was played on another market, and two would be mixed",
-                    "add --rebuild to empty the replay database first",
+                    "add --rebuild to ops-pipeline replay to empty the replay database first",
                 )
-            knowledge.insert_replay_session(connection, session.day, request.market)
-        replace_universe(connection, tickers_of(request.tickers))
+            knowledge.insert_replay_session(connection, session.day, market)
 
 
-def _show_days(settings: Settings, sessions: Sequence[Session]) -> None:
+def show_days(settings: Settings, sessions: Sequence[Session]) -> None:
     """The UI shows these days beside those that it showed, as long as they are few."""
     first, last = sessions[0].day, sessions[-1].day
-    shown = settings.window
-    if shown and shown.last_day:
-        both = min(first, shown.first_day), max(last, shown.last_day)
-        if len(Mode.REPLAY.calendar.between(*both)) <= market_of.MAX_SESSIONS:
+    shown_now = settings.window
+    if shown_now:
+        first_shown, last_shown = shown_now.first_day, shown_now.last_day
+        both = min(first, first_shown), max(last, last_shown or last)
+        if len(settings.mode.calendar.between(*both)) <= market_of.MAX_SESSIONS:
             first, last = both
-    window = PartitionWindow(first, last)
+    goes_on = settings.mode.is_live
+    window = PartitionWindow(first, None if goes_on else last)
     save_window(settings, window)
-    if shown != window and ProcessTable(settings.mode_dir / "run").all():
+    if shown_now != window and ProcessTable(settings.mode_dir / "run").all():
         err.print("the UI shows these days after: ops-pipeline down, ops-pipeline up")
-
-
-def _run(
-    settings: Settings,
-    calendar: Calendar,
-    request: market_of.Request,
-    on_progress: Callable[[str, float], None],
-) -> list[Verdict]:
-    os.environ.update(settings.environment())
-    import dagster as dg
-
-    from ops_pipeline.definitions import defs
-    from ops_pipeline.defs.replay import Player
-
-    pipeline = (defs.resources or {})["pipeline"]
-    pipeline.on_progress = on_progress
-    tests: dict[str, Verdict] = {}
-    with dg.DagsterInstance.get() as instance:
-        player = Player(defs, instance, calendar)
-        for session in request.sessions:
-            on_progress(f"{session.day} data", 0)
-            player.data(session)
-            on_progress(f"{session.day} dispatch", 0)
-            player.dispatch(session)
-            on_progress(f"{session.day} checks", 0)
-            # A test that failed on one day stays failed, whatever the days after say.
-            asked = player.check()
-            tests |= {t.name: t for t in asked if tests.get(t.name, t).is_normal}
-            on_progress(f"{session.day} checks", 1)
-    pipeline.engine.dispose()
-    return list(tests.values())
-
-
-@contextmanager
-def _progress(sessions: int, *, quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """A bar over stages and minutes on a terminal; a line for each session elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    steps = sessions * 8
-    with Progress(*columns, TimeElapsedColumn(), console=err, disable=quiet) as progress:
-        task = progress.add_task("starting Dagster", total=steps)
-
-        def on_progress(what: str, share: float) -> None:
-            if share == 0:
-                progress.update(task, description=what)
-            progress.advance(task, share)
-
-        yield on_progress
-        progress.update(task, completed=steps, description="done")
 
 
 def _print(report: ReplayReport) -> None:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
+from pyarrow import parquet
 
 from ops_pipeline.domain.bars import MAX_PRICE, TICKER_PATTERN
 from ops_pipeline.domain.errors import BadInput
-from ops_pipeline.domain.session import Calendar
+from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.values import Bar, NewsEntry
 
 BAR_COLUMNS = ("ticker", "ts", "open", "high", "low", "close", "volume")
 PRICES = ["open", "high", "low", "close"]
+MARKET_KEY = b"market"
 NEWS_COLUMNS = ("published_at", "title")
 
 
@@ -75,11 +78,24 @@ class RecordedMarket:
     def _news_file(self) -> Path:
         return self.folder / "news.jsonl"
 
-    def save(self, bars: pd.DataFrame, news: Iterable[NewsEntry]) -> None:
+    @property
+    def name(self) -> str:
+        """What the market was saved as.
+
+        Raises:
+            BadInput: no market was saved yet.
+        """
+        self._require()
+        metadata = parquet.read_schema(self._bars_file).metadata
+        return str(metadata[MARKET_KEY].decode())
+
+    def save(self, bars: pd.DataFrame, news: Iterable[NewsEntry], name: str = "market") -> None:
         """Put a market in place of the one that is there; all of it or nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         new_bars, new_news = self.folder / "bars.new", self.folder / "news.new"
-        bars.to_parquet(new_bars, index=False)
+        table = pyarrow.Table.from_pandas(bars, preserve_index=False)
+        metadata = {**(table.schema.metadata or {}), MARKET_KEY: name.encode()}
+        parquet.write_table(table.replace_schema_metadata(metadata), new_bars)
         with new_news.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(_document(entry)) + "\n" for entry in news)
         new_bars.replace(self._bars_file)
@@ -87,11 +103,28 @@ class RecordedMarket:
 
     def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> list[Bar]:
         """Bars of these tickers with start <= minute < end, by minute and ticker."""
-        if not self._bars_file.exists():
-            raise BadInput("there is no recorded market yet", "run: ops-pipeline demo")
+        self._require()
         filters = [("minute", ">=", pd.Timestamp(start)), ("minute", "<", pd.Timestamp(end))]
         table = pd.read_parquet(self._bars_file, filters=filters)
         return list(bars_of(table[table["ticker"].isin(tickers)]))
+
+    def counts(self, sessions: Sequence[Session], tickers: Sequence[str]) -> dict[date, int]:
+        """How many bars of these tickers each of these sessions has.
+
+        Raises:
+            BadInput: no market was saved yet.
+        """
+        self._require()
+        table = pd.read_parquet(self._bars_file, columns=["ticker", "minute"])
+        minutes = table["minute"][table["ticker"].isin(tickers)]
+        return {
+            session.day: int(minutes.between(session.opens_at, session.closes_at, "left").sum())
+            for session in sessions
+        }
+
+    def _require(self) -> None:
+        if not self._bars_file.exists():
+            raise BadInput("there is no recorded market yet", "run: ops-pipeline demo")
 
     def fetch_news(self, start: datetime, end: datetime) -> list[NewsEntry]:
         """Entries published in [start, end), oldest first; undated ones have no place here."""

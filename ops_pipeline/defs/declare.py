@@ -10,12 +10,13 @@ from dagster_dbt import dbt_assets
 from ops_pipeline.defs import dbt
 from ops_pipeline.defs.assets import executions
 from ops_pipeline.defs.assets.executions import DispatchConfig
+from ops_pipeline.defs.minutes import Minutes, minutes_of
 from ops_pipeline.defs.partitions import minute_partitions
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.stages import FEATURES, Stage
 from ops_pipeline.settings import Mode, Settings
 
-Body = Callable[[dg.AssetExecutionContext, Pipeline], dg.MaterializeResult[Any]]
+Body = Callable[[Minutes, Pipeline], dg.MaterializeResult[Any]]
 PREVIOUS_MINUTE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 
 
@@ -43,7 +44,7 @@ def data_asset(
     def asset(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[Any]:
-        outcome = body(context, pipeline)
+        outcome = body(minutes_of(context, pipeline), pipeline)
         pipeline.progress(stage.name)
         return outcome
 
@@ -63,7 +64,7 @@ def features_asset(settings: Settings, body: Body) -> dg.AssetsDefinition:
     def features(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[Any]:
-        outcome = body(context, pipeline)
+        outcome = body(minutes_of(context, pipeline), pipeline)
         pipeline.progress(FEATURES.name)
         return outcome
 

@@ -1,4 +1,4 @@
-"""The three jobs: the minute graph, the dispatcher, the checks."""
+"""The jobs: the minute graph, the dispatcher, the checks, the look-ahead proof."""
 
 import dagster as dg
 
@@ -17,7 +17,7 @@ minute_job = dg.define_asset_job(
 dispatch_job = dg.define_asset_job(
     "dispatch_job",
     selection=dg.AssetSelection.assets("executions"),
-    description="The dispatcher, and the acceptance queries after it.",
+    description="The dispatcher, and the checks of its executions after it.",
     tags={LANE: "dispatch", "dagster/max_runtime": "120"},
 )
 
@@ -26,4 +26,11 @@ acceptance_job = dg.define_asset_job(
     selection=dg.AssetSelection.checks_for_assets("executions", "features"),
     description="The acceptance queries and dbt's tests.",
     tags={LANE: "acceptance", "dagster/max_runtime": "300"},
+)
+
+lookahead_job = dg.define_asset_job(
+    "lookahead_job",
+    selection=dg.AssetSelection.checks_for_assets("signals"),
+    description="Decide minutes of the newest closed session again, without their future.",
+    tags={LANE: "proof", "dagster/max_runtime": "1800"},
 )

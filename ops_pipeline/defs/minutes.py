@@ -18,10 +18,11 @@ from ops_pipeline.storage import knowledge
 
 @dataclass(frozen=True)
 class Minutes:
-    """Session minutes in [start, end), in order; none on a closed day."""
+    """Session minutes in [start, end), in order, and the run that is about them."""
 
     start: datetime
     end: datetime
+    run_id: str
     pairs: tuple[tuple[Session, datetime], ...]
 
     @property
@@ -38,8 +39,13 @@ class Minutes:
 def minutes_of(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Minutes:
     """The session minutes of this run's partitions."""
     window = context.partition_time_window
-    pairs = tuple(pipeline.calendar.minutes_between(window.start, window.end))
-    return Minutes(window.start, window.end, pairs)
+    return minutes_between(window.start, window.end, context.run.run_id, pipeline)
+
+
+def minutes_between(start: datetime, end: datetime, run_id: str, pipeline: Pipeline) -> Minutes:
+    """The session minutes in [start, end); none on a closed day."""
+    pairs = tuple(pipeline.calendar.minutes_between(start, end))
+    return Minutes(start, end, run_id, pairs)
 
 
 def wait_until_settled(minutes: Minutes, pipeline: Pipeline) -> None:
@@ -56,11 +62,9 @@ def finish(
     stage: Stage,
     minutes: Minutes,
     counts: Mapping[datetime, int],
-    context: dg.AssetExecutionContext,
 ) -> None:
     """Keep that the stage has finished with these minutes."""
-    run_id = context.run.run_id
-    knowledge.insert_stage_minutes(connection, stage.name, minutes.pairs, counts, run_id)
+    knowledge.insert_stage_minutes(connection, stage.name, minutes.pairs, counts, minutes.run_id)
 
 
 def result(minutes: Minutes, rows: int, **more: Any) -> dg.MaterializeResult[Any]:

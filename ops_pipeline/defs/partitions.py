@@ -1,11 +1,10 @@
 """The minute partitions: one definition for all six data assets."""
 
-from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from ops_pipeline.domain.session import NEW_YORK, Calendar, Session
+from ops_pipeline.domain.session import NEW_YORK, Calendar
 from ops_pipeline.settings import Mode, PartitionWindow, Settings
 
 KEY_FORMAT = "%Y-%m-%dT%H:%M%z"
@@ -23,7 +22,7 @@ def minute_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
     if settings.mode is Mode.SANDBOX:
         return dg.TimeWindowPartitionsDefinition(
             start=f"{window.first_day}T00:00+0000",
-            end=_end(window, "UTC"),
+            end=_midnight_after(window),
             fmt=KEY_FORMAT,
             timezone="UTC",
             cron_schedule="* * * * *",
@@ -38,7 +37,7 @@ def minute_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
             30,
             tzinfo=NEW_YORK,
         ),
-        end=_end(window, "America/New_York"),
+        end=_end(window),
         fmt=KEY_FORMAT,
         timezone="America/New_York",
         cron_schedule="* 9-16 * * 1-5",
@@ -51,14 +50,13 @@ def partition_key(minute: datetime, calendar: Calendar) -> str:
     return minute.astimezone(calendar.zone).strftime(KEY_FORMAT)
 
 
-def range_of(session: Session, calendar: Calendar) -> tuple[str, str]:
-    """The first and the last key of a session."""
-    minutes = session.minutes()
-    return partition_key(minutes[0], calendar), partition_key(minutes[-1], calendar)
+def _end(window: PartitionWindow) -> datetime | None:
+    """The close of the last day: after midnight, Dagster would step back over it each time."""
+    day = window.last_day
+    return None if day is None else datetime(day.year, day.month, day.day, 16, tzinfo=NEW_YORK)
 
 
-def _end(window: PartitionWindow, zone: str) -> datetime | None:
-    if window.last_day is None:
-        return None
-    after = window.last_day + timedelta(days=1)
-    return datetime(after.year, after.month, after.day, tzinfo=ZoneInfo(zone))
+def _midnight_after(window: PartitionWindow) -> datetime | None:
+    day = window.last_day
+    after = day + timedelta(days=1) if day else None
+    return datetime(after.year, after.month, after.day, tzinfo=UTC) if after else None

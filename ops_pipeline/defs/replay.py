@@ -1,5 +1,7 @@
-"""Plays sessions through Dagster in this process: data in one run, then dispatch, then checks."""
+"""Plays sessions through Dagster in this process: data, dispatch and checks, each as one run."""
 
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -8,13 +10,15 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 
-from ops_pipeline.defs.partitions import range_of
-from ops_pipeline.domain.acceptance import Level, Verdict
-from ops_pipeline.domain.session import Calendar, Session
-from ops_pipeline.domain.stages import FEATURES
+from ops_pipeline.defs.jobs import LANE
+from ops_pipeline.defs.partitions import partition_key
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.defs.tick import tick
+from ops_pipeline.dispatcher.replay import play
+from ops_pipeline.domain.acceptance import NAMES, Level, Verdict
+from ops_pipeline.domain.session import Session
 from ops_pipeline.settings import Mode
 
-FEATURES_KEY = dg.AssetKey(FEATURES.name)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -22,18 +26,31 @@ class Player:
     """Runs the jobs of one code location over sessions, and keeps their events in its instance."""
 
     def __init__(
-        self, definitions: dg.Definitions, instance: dg.DagsterInstance, calendar: Calendar
+        self, definitions: dg.Definitions, instance: dg.DagsterInstance, mode: Mode
     ) -> None:
         self._definitions = definitions
         self._instance = instance
-        self._calendar = calendar
+        self._mode = mode
+        self._pipeline: Pipeline = (definitions.resources or {})["pipeline"]
 
     def data(self, session: Session) -> None:
-        """All data stages of a session, as one range run."""
-        first, last = range_of(session, self._calendar)
+        """All data stages of a session, as one range run.
+
+        It has a lane of its own: the tick of the live minute does not wait for it.
+        """
+        minutes = session.minutes()
+        self.minutes(minutes[0], minutes[-1])
+
+    def minutes(self, first: datetime, last: datetime) -> None:
+        """All data stages from one minute to another, as one run."""
+        start, end = (partition_key(at, self._mode.calendar) for at in (first, last))
         self._execute(
             "minute_job",
-            tags={ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last},
+            tags={
+                ASSET_PARTITION_RANGE_START_TAG: start,
+                ASSET_PARTITION_RANGE_END_TAG: end,
+                LANE: "backfill",
+            },
         )
 
     def dispatch(self, session: Session) -> None:
@@ -41,11 +58,23 @@ class Player:
         config = {"ops": {"executions": {"config": {"session": session.day.isoformat()}}}}
         self._execute("dispatch_job", run_config=config)
 
+    def tick(self, minute: datetime) -> None:
+        """The data stages of one minute, without a run around them."""
+        tick(self._pipeline, minute, minute)
+
+    def trade(self, minutes: Sequence[datetime], on_minute: Callable[[datetime], None]) -> None:
+        """The dispatcher over each of these minutes, without a run around it."""
+        play(self._pipeline.desk(""), minutes, self._pipeline.timing, on_minute)
+
     def check(self) -> list[Verdict]:
-        """Ask every check at the present of the replay. Returns the verdicts of dbt's tests."""
+        """Ask every check at the present of the replay.
+
+        Returns:
+            The verdicts of the checks that are not acceptance queries.
+        """
         outcome = self._execute("acceptance_job")
         found = outcome.get_asset_check_evaluations()
-        return [_verdict(e) for e in found if e.asset_key == FEATURES_KEY]
+        return [_verdict(e) for e in found if e.check_name not in NAMES]
 
     def _execute(
         self,
@@ -56,10 +85,11 @@ class Player:
         return self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             run_config={**QUIET, **(run_config or {})},
-            tags={"ops/mode": Mode.REPLAY.value, **(tags or {})},
+            tags={"ops/mode": self._mode.value, **(tags or {})},
         )
 
 
 def _verdict(evaluation: dg.AssetCheckEvaluation) -> Verdict:
     level = Level.NORMAL if evaluation.passed else Level.PROBLEM
-    return Verdict(evaluation.check_name, level, str(evaluation.metadata["dbt"].value))
+    finding = evaluation.description or str(evaluation.metadata["dbt"].value)
+    return Verdict(evaluation.check_name, level, finding)

@@ -1,4 +1,4 @@
-"""What runs when: data each minute, the dispatcher when rows wait, checks every five minutes."""
+"""What runs when: data each minute, the dispatcher when rows wait, checks beside them."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -10,7 +10,13 @@ from dagster._core.storage.tags import (
 )
 from sqlalchemy import Connection
 
-from ops_pipeline.defs.jobs import LANE, acceptance_job, dispatch_job, minute_job
+from ops_pipeline.defs.jobs import (
+    LANE,
+    acceptance_job,
+    dispatch_job,
+    lookahead_job,
+    minute_job,
+)
 from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.session import MINUTE, newest_closed_minute
@@ -98,6 +104,21 @@ def acceptance_schedule(
     context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> dg.RunRequest | dg.SkipReason:
     """Ask the acceptance queries every five minutes."""
+    if not pipeline.mode.is_live:
+        return REPLAY
+    return dg.RunRequest(tags={"ops/mode": pipeline.mode.value})
+
+
+@dg.schedule(
+    job=lookahead_job,
+    cron_schedule="30 21 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def lookahead_schedule(
+    context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.RunRequest | dg.SkipReason:
+    """Prove the newest session once a day, after the close."""
     if not pipeline.mode.is_live:
         return REPLAY
     return dg.RunRequest(tags={"ops/mode": pipeline.mode.value})

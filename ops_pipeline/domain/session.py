@@ -44,13 +44,7 @@ class Calendar:
 
     def on(self, day: date) -> Session | None:
         """The session of this day; None on a weekend or a holiday."""
-        calendar = self._exchange(day)
-        if not calendar.is_session(day.isoformat()):
-            return None
-        opens, closes = calendar.session_open_close(day.isoformat())
-        return Session(
-            day, opens.to_pydatetime().astimezone(UTC), closes.to_pydatetime().astimezone(UTC)
-        )
+        return _session(self.name, day)
 
     def at(self, instant: datetime) -> Session | None:
         """The session that is open at this instant."""
@@ -73,6 +67,13 @@ class Calendar:
         """The first session after this day."""
         return self._step(day, 1)
 
+    def back(self, day: date, count: int) -> Session:
+        """The session that lies this many sessions before a day."""
+        session = self.before(day)
+        for _ in range(count - 1):
+            session = self.before(session.day)
+        return session
+
     def between(self, first: date, last: date) -> list[Session]:
         """The sessions from the first day to the last one, both included."""
         days = ((first + timedelta(days=n)) for n in range((last - first).days + 1))
@@ -91,8 +92,16 @@ class Calendar:
             moved += timedelta(days=step)
         return session
 
-    def _exchange(self, day: date) -> Any:
-        return _exchange(self.name, day.year)
+
+@lru_cache(maxsize=4096)
+def _session(name: str, day: date) -> Session | None:
+    calendar = _exchange(name, day.year)
+    if not calendar.is_session(day.isoformat()):
+        return None
+    opens, closes = calendar.session_open_close(day.isoformat())
+    return Session(
+        day, opens.to_pydatetime().astimezone(UTC), closes.to_pydatetime().astimezone(UTC)
+    )
 
 
 @lru_cache(maxsize=64)

@@ -1,13 +1,14 @@
 """From a feature row to a decision: direction, confidence and its breakdown (stock only)."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ops_pipeline.domain.thresholds import SignalRules
 from ops_pipeline.domain.values import FeatureRow, Signal
+from ops_pipeline.domain.watchlist import Decision, members_known
 
 BULL, BEAR = "BULL_ENTRY", "BEAR_ENTRY"
 HOLD = "HOLD"
@@ -23,6 +24,14 @@ class Confidence:
     base: float
     components: dict[str, float]
     multipliers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Actionable:
+    """A minute in which a ticker was recommended, and from when on that could be known."""
+
+    minute: datetime
+    available_at: datetime
 
 
 def decide(row: FeatureRow, rules: SignalRules) -> Signal:
@@ -53,37 +62,46 @@ def cool_down(signal: Signal, minutes_since_last: float | None, rules: SignalRul
 
 
 def fold(
-    minutes: Sequence[datetime],
+    cutoffs: Mapping[datetime, datetime],
     rows: Mapping[datetime, Sequence[FeatureRow]],
-    watched: Mapping[datetime, Collection[str]],
-    last_actionable: Mapping[str, datetime],
+    decisions: Sequence[Decision],
+    actionable: Mapping[str, Sequence[Actionable]],
     rules: SignalRules,
 ) -> dict[datetime, list[Signal]]:
     """Decide minute after minute of one session.
 
     Args:
-        minutes: session minutes in order.
+        cutoffs: session minutes in order, each with the instant up to which it may know.
         rows: feature rows by minute.
-        watched: the tickers on the watchlist in each minute.
-        last_actionable: when each ticker was last recommended before the first of these minutes.
+        decisions: the session's decisions of the watchlist, in order.
+        actionable: when each ticker was recommended before the first of these minutes, in order.
         rules: rules, formula and cooldown.
 
     Returns:
         For each minute one decision for each watched ticker, ordered by ticker.
     """
-    last = dict(last_actionable)
-    decisions: dict[datetime, list[Signal]] = {}
-    for minute in minutes:
+    earlier = {ticker: list(found) for ticker, found in actionable.items()}
+    decided: dict[datetime, list[Signal]] = {}
+    for minute, cutoff in cutoffs.items():
         by_ticker = {row.ticker: row for row in rows.get(minute, ())}
-        decisions[minute] = []
-        for ticker in sorted(watched.get(minute, ())):
+        decided[minute] = []
+        for ticker in sorted(members_known(decisions, minute, cutoff)):
+            own = earlier.setdefault(ticker, [])
             signal = _decide_or_hold(ticker, minute, by_ticker.get(ticker), rules)
-            since = (minute - last[ticker]).total_seconds() / 60 if ticker in last else None
-            signal = cool_down(signal, since, rules)
+            signal = cool_down(signal, _minutes_since_last(own, minute, cutoff), rules)
             if signal.action != HOLD:
-                last[ticker] = minute
-            decisions[minute].append(signal)
-    return decisions
+                own.append(Actionable(minute, cutoff))
+            decided[minute].append(signal)
+    return decided
+
+
+def _minutes_since_last(
+    earlier: Sequence[Actionable], minute: datetime, cutoff: datetime
+) -> float | None:
+    for found in reversed(earlier):
+        if found.available_at <= cutoff:
+            return (minute - found.minute).total_seconds() / 60
+    return None
 
 
 def _decide_or_hold(

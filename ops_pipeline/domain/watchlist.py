@@ -11,6 +11,15 @@ from ops_pipeline.domain.values import FeatureRow, WatchlistEntry
 DUE_EVERY_MINUTES = 5
 
 
+@dataclass(frozen=True)
+class Decision:
+    """Who is in by one decision and since when, and from when on that could be known."""
+
+    minute: datetime
+    available_at: datetime
+    members: Mapping[str, datetime]
+
+
 def is_due(minute: datetime, opens_at: datetime) -> bool:
     """Whether the watchlist decides in this minute of the session: the first and each fifth."""
     return int((minute - opens_at).total_seconds() // 60) % DUE_EVERY_MINUTES == 0
@@ -147,26 +156,50 @@ def _entry(
     )
 
 
+def members_known(
+    decisions: Sequence[Decision], minute: datetime, cutoff: datetime
+) -> Mapping[str, datetime]:
+    """Who is in as far as a minute may know, and since when; nobody where nothing is known.
+
+    Args:
+        decisions: in the order of their minutes.
+        minute: later decisions do not count.
+        cutoff: what became known after it does not count either.
+    """
+    for decision in reversed(decisions):
+        if decision.minute <= minute and decision.available_at <= cutoff:
+            return decision.members
+    return {}
+
+
 def fold(
-    minutes: Sequence[datetime],
+    cutoffs: Mapping[datetime, datetime],
     opens_at: datetime,
     rows: Mapping[datetime, Sequence[FeatureRow]],
-    members: Mapping[str, datetime],
+    decisions: Sequence[Decision],
     rules: WatchlistRules,
 ) -> dict[datetime, list[WatchlistEntry]]:
     """Decide minute after minute of one session; only due minutes have entries.
 
     Args:
-        minutes: session minutes in order.
+        cutoffs: session minutes in order, each with the instant up to which it may know.
         opens_at: the session's first minute.
         rows: feature rows by minute.
-        members: who is in before the first of these minutes, and since when; nobody at the open.
+        decisions: those before the first of these minutes, in order; none at the open.
         rules: scores and sizes.
     """
-    decisions: dict[datetime, list[WatchlistEntry]] = {}
-    for minute in minutes:
+    known = list(decisions)
+    decided: dict[datetime, list[WatchlistEntry]] = {}
+    for minute, cutoff in cutoffs.items():
         if not is_due(minute, opens_at):
             continue
-        decisions[minute] = pick(rows.get(minute, ()), members, minute, rules)
-        members = {e.ticker: e.entered_at for e in decisions[minute] if e.entered_at is not None}
-    return decisions
+        entries = pick(rows.get(minute, ()), members_known(known, minute, cutoff), minute, rules)
+        decided[minute] = entries
+        # Without entries nothing is stored either, and the decision before stays in force.
+        if entries:
+            known.append(Decision(minute, cutoff, _members(entries)))
+    return decided
+
+
+def _members(entries: Sequence[WatchlistEntry]) -> dict[str, datetime]:
+    return {entry.ticker: entry.entered_at for entry in entries if entry.entered_at is not None}

@@ -18,6 +18,8 @@ from ops_pipeline.settings import Mode, Settings, reader_file
 from ops_pipeline.storage.engine import CONNECT_TIMEOUT_SECONDS, reachable, server_of
 
 READER_TIMEOUT_SECONDS = 10
+# In the name of every database that is made to be dropped.
+SCRATCH = "_scratch_"
 
 
 @contextmanager
@@ -46,12 +48,8 @@ def create_databases(settings: Settings) -> None:
     """
     wanted = [settings.pipeline_database, settings.dagster_database]
     with _session(settings, "postgres") as connection:
-        rows = connection.execute("select datname from pg_database").fetchall()
-        existing = {row[0] for row in rows}
         try:
-            for name in wanted:
-                if name not in existing:
-                    connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+            _create(connection, wanted)
             _create_reader(connection, settings)
         except InsufficientPrivilege as error:
             raise BadConfiguration(
@@ -60,6 +58,40 @@ def create_databases(settings: Settings) -> None:
                 "have them created, then run: ops-pipeline init",
             ) from error
     _tune(settings)
+
+
+@contextmanager
+def scratch_databases(settings: Settings) -> Iterator[None]:
+    """New databases for as long as they are needed; what an earlier use left behind goes first.
+
+    Raises:
+        Unsafe: their name is not that of a scratch.
+    """
+    if SCRATCH not in settings.base_name:
+        raise Unsafe(f"{settings.base_name} is not the name of a scratch")
+    names = [settings.pipeline_database, settings.dagster_database]
+    with _session(settings, "postgres") as connection:
+        _drop(connection, names)
+        _create(connection, names)
+        _tune(settings)
+    try:
+        yield
+    finally:
+        with _session(settings, "postgres") as connection:
+            _drop(connection, names)
+
+
+def _create(connection: psycopg.Connection, wanted: list[str]) -> None:
+    existing = {row[0] for row in connection.execute("select datname from pg_database").fetchall()}
+    for name in wanted:
+        if name not in existing:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+
+
+def _drop(connection: psycopg.Connection, names: list[str]) -> None:
+    for name in names:
+        statement = sql.SQL("drop database if exists {} with (force)")
+        connection.execute(statement.format(sql.Identifier(name)))
 
 
 def grant_reader(settings: Settings) -> None:
@@ -110,11 +142,17 @@ def _tune(settings: Settings) -> None:
         name = sql.Identifier(settings.pipeline_database)
         change = sql.SQL("alter database {} set search_path = public, features").format(name)
         _where_allowed(connection, change)
+        if not settings.mode.is_live:
+            # What a crash takes of a replay is played again.
+            _where_allowed(connection, _without_waiting(name))
     with _session(settings, settings.dagster_database) as connection:
         # Losing the last events of a crash loses history, not orders.
         name = sql.Identifier(settings.dagster_database)
-        change = sql.SQL("alter database {} set synchronous_commit = off").format(name)
-        _where_allowed(connection, change)
+        _where_allowed(connection, _without_waiting(name))
+
+
+def _without_waiting(database: sql.Identifier) -> sql.Composed:
+    return sql.SQL("alter database {} set synchronous_commit = off").format(database)
 
 
 def keep_reader_password(var_dir: Path) -> None:

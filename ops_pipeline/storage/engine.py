@@ -7,12 +7,14 @@ import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from ops_pipeline.domain.errors import NotRunning
+from ops_pipeline.domain.errors import NotRunning, Unsafe
 from ops_pipeline.settings import Server, Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
 # Ingest takes it shared before it stamps a row; the cut-off is read under the exclusive one.
 KNOWLEDGE_LOCK = 7_310_001
+# Held by the one that steps a replay's dispatcher through its minutes.
+DRIVER_LOCK = 7_310_002
 
 
 def server_of(settings: Settings) -> Server:
@@ -80,3 +82,25 @@ def lock_knowledge(connection: Connection, *, exclusive: bool) -> None:
     """Hold the knowledge lock until the transaction ends."""
     shared = "" if exclusive else "_shared"
     connection.execute(text(f"select pg_advisory_xact_lock{shared}(:key)"), {"key": KNOWLEDGE_LOCK})
+
+
+@contextmanager
+def sole_driver(engine: Engine) -> Iterator[None]:
+    """Be the only one who plays this database; the server lets go when the connection ends.
+
+    Raises:
+        Unsafe: another one does.
+    """
+    key = {"key": DRIVER_LOCK}
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # Long enough for the server to see that a driver before us has died.
+        connection.execute(text("set lock_timeout = '5s'"))
+        try:
+            connection.execute(text("select pg_advisory_lock(:key)"), key)
+        except OperationalError as error:
+            raise Unsafe("another replay is at work here", "wait until it is done") from error
+        try:
+            yield
+        finally:
+            connection.execute(text("select pg_advisory_unlock(:key)"), key)
+            connection.execute(text("reset lock_timeout"))

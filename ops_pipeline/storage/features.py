@@ -12,7 +12,7 @@ from ops_pipeline.storage.queries import query
 def features_between(
     connection: Connection, start: datetime, end: datetime
 ) -> dict[datetime, list[FeatureRow]]:
-    """The feature rows of each minute in [start, end), ordered by ticker."""
+    """What each minute in [start, end) may know of its features, ordered by ticker."""
     rows = connection.execute(
         query("features", "features_between"), {"start": start, "end": end}
     ).mappings()

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Connection
 
-from ops_pipeline.domain.signals import HOLD, features_snapshot, sentiment_snapshot
+from ops_pipeline.domain.signals import HOLD, Actionable, features_snapshot, sentiment_snapshot
 from ops_pipeline.domain.values import FeatureRow, Signal
 from ops_pipeline.storage.queries import query
 
@@ -60,14 +60,22 @@ def signals_between(
     return found
 
 
-def last_actionable(
-    connection: Connection, session_date: date, minute: datetime
-) -> dict[str, datetime]:
-    """The last minute before this one in which each ticker was recommended, in this session."""
+def actionable_known(
+    connection: Connection, session_date: date, start: datetime, end: datetime
+) -> dict[str, list[Actionable]]:
+    """When each ticker was recommended in this session before `start`, in order.
+
+    What became known after the last cut-off of the minutes in [start, end) is left out.
+    """
+    found: dict[str, list[Actionable]] = {}
     rows = connection.execute(
-        query("signals", "last_actionable"), {"session_date": session_date, "minute": minute}
+        query("signals", "actionable_known"),
+        {"session_date": session_date, "start": start, "end": end},
     )
-    return {row[0]: row[1].astimezone(UTC) for row in rows}
+    for row in rows:
+        known = Actionable(row[1].astimezone(UTC), row[2].astimezone(UTC))
+        found.setdefault(row[0], []).append(known)
+    return found
 
 
 def _signal(item: Decided) -> dict[str, object]:

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Connection, RowMapping
 
 from ops_pipeline.domain.values import WatchlistEntry
+from ops_pipeline.domain.watchlist import Decision
 from ops_pipeline.storage.queries import query
 
 COMPONENTS = ("sentiment_pressure", "setup_quality", "volatility", "trend_alignment")
@@ -52,14 +53,40 @@ def entries_between(
     return found
 
 
-def members_before(
-    connection: Connection, session_date: date, minute: datetime
-) -> dict[str, datetime]:
-    """Who was in at the last decision before a minute, and since when; empty at the open."""
-    rows = connection.execute(
-        query("watchlist", "members_before"), {"session_date": session_date, "minute": minute}
+def decisions_known(
+    connection: Connection,
+    session_date: date,
+    start: datetime,
+    end: datetime,
+    *,
+    before: datetime,
+) -> list[Decision]:
+    """The newest decision up to each minute in [start, end) that was known at its cut-off.
+
+    Args:
+        connection: reads cut-offs and decisions.
+        session_date: decisions of other sessions do not count.
+        start: the first minute that asks.
+        end: the minute after the last one that asks.
+        before: decisions from this minute on do not count.
+
+    Returns:
+        Each decision once, in the order of their minutes.
+    """
+    found = connection.execute(
+        query("watchlist", "decisions_known"),
+        {"session_date": session_date, "start": start, "end": end, "before": before},
+    ).mappings()
+    return [_decision(row) for row in found]
+
+
+def _decision(row: RowMapping) -> Decision:
+    members = zip(row["tickers"] or (), row["entered_at"] or (), strict=True)
+    return Decision(
+        minute=row["minute"].astimezone(UTC),
+        available_at=row["available_at"].astimezone(UTC),
+        members={ticker: entered_at.astimezone(UTC) for ticker, entered_at in members},
     )
-    return {row[0]: row[1].astimezone(UTC) for row in rows}
 
 
 def _entry(row: RowMapping) -> WatchlistEntry:

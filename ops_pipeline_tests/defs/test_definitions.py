@@ -130,8 +130,9 @@ def test_sandbox_partitions_go_round_the_clock(template: Settings) -> None:
 def test_jobs_schedules_and_sensors_have_their_names(definitions: dg.Definitions) -> None:
     repository = definitions.get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"minute_job", "dispatch_job", "acceptance_job"}
-    assert {s.name for s in repository.schedule_defs} == {"minute_schedule", "acceptance_schedule"}
+    assert jobs == {"minute_job", "dispatch_job", "acceptance_job", "lookahead_job"}
+    names = {"minute_schedule", "acceptance_schedule", "lookahead_schedule"}
+    assert {s.name for s in repository.schedule_defs} == names
     assert {s.name for s in repository.sensor_defs if s.name == "dispatch_sensor"}
 
 
@@ -141,15 +142,20 @@ def test_minute_job_has_the_stages_and_no_checks(definitions: dg.Definitions) ->
     assert layer.asset_graph.asset_check_keys == set()
 
 
-def test_dispatch_job_takes_the_acceptance_checks_along(definitions: dg.Definitions) -> None:
+def test_dispatch_job_takes_the_checks_of_the_executions_along(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_job_def("dispatch_job").asset_layer.asset_graph
     assert {key.asset_key.to_user_string() for key in graph.asset_check_keys} == {"executions"}
-    assert len(graph.asset_check_keys) == 5
+    assert len(graph.asset_check_keys) == 6
 
 
-def test_acceptance_job_has_all_nine_checks(definitions: dg.Definitions) -> None:
+def test_lookahead_job_has_the_proof_alone(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_job_def("lookahead_job").asset_layer.asset_graph
+    assert {key.name for key in graph.asset_check_keys} == {"nothing_looks_ahead"}
+
+
+def test_acceptance_job_has_all_ten_checks(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_job_def("acceptance_job").asset_layer.asset_graph
-    assert len(graph.asset_check_keys) == 9
+    assert len(graph.asset_check_keys) == 10
 
 
 # Imports, each in a process of its own.

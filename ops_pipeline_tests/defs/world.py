@@ -8,23 +8,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import psycopg
-from dagster import TimeWindow
 from sqlalchemy import text
 
 from ops_pipeline.clients.replay import RecordedMarket, table_of
 from ops_pipeline.clients.universe import tickers_of
-from ops_pipeline.defs.assets import bars, features, news, sentiment, signals, watchlist
 from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.replay import QUIET
 from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.defs.tick import tick
 from ops_pipeline.dispatcher.replay import Played, play
-from ops_pipeline.domain.session import MINUTE, Session
+from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.stages import DATA_STAGES
 from ops_pipeline.domain.values import Bar, NewsEntry
 from ops_pipeline.settings import Mode, PartitionWindow, Settings, save_window
@@ -33,14 +31,6 @@ from ops_pipeline.storage.universe import replace_universe
 START = "dagster/asset_partition_range_start"
 END = "dagster/asset_partition_range_end"
 STAGES = [stage.name for stage in DATA_STAGES]
-BODIES = {
-    "news": news.materialize,
-    "bars": bars.materialize,
-    "sentiment": sentiment.materialize,
-    "features": features.materialize,
-    "watchlist": watchlist.materialize,
-    "signals": signals.materialize,
-}
 # What may differ between two equal plays: identities that are drawn, and the server's clock.
 VOLATILE = {
     "id",
@@ -154,14 +144,11 @@ class World:
         self, first: datetime, last: datetime, names: Sequence[str] = STAGES
     ) -> dict[str, dict[str, Any]]:
         """The stages' own functions over these minutes, without a run around them."""
-        context: Any = SimpleNamespace(
-            partition_time_window=TimeWindow(first, last + MINUTE),
-            run=SimpleNamespace(run_id="by hand"),
+        chosen = [stage for stage in DATA_STAGES if stage.name in names]
+        said: dict[str, dict[str, Any]] = _on_a_short_stack(
+            tick, self.pipeline, first, last, chosen, "by hand"
         )
-        return {
-            name: dict(_on_a_short_stack(BODIES[name], context, self.pipeline).metadata or {})
-            for name in names
-        }
+        return said
 
     def dispatch(self, minutes: Sequence[datetime]) -> Played:
         """The dispatcher, stepping over these minutes."""

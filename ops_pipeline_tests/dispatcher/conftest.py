@@ -18,6 +18,7 @@ FILLED = (
     "bar_revisions",
     "features.features_1m",
     "replay_clock",
+    "stage_minutes",
 )
 
 

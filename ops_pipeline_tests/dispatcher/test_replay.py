@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -9,7 +10,7 @@ from ops_pipeline.dispatcher.replay import Played, play
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import Timing
 from ops_pipeline.settings import Mode
-from ops_pipeline.storage import knowledge
+from ops_pipeline.storage import dispatch, knowledge
 from ops_pipeline_tests.builders import NOON, a_bar
 from ops_pipeline_tests.dispatcher.world import World, features, moved
 
@@ -73,6 +74,69 @@ def test_a_second_play_of_the_same_minutes_changes_nothing(world: World) -> None
     assert played(world).pulled == 0
     assert [world.ask(statement) for statement in HASHES] == before
     assert [len(found) for found in before] == [4, 3]
+
+
+def test_a_played_minute_is_not_run_again(world: World) -> None:
+    make_market(world)
+    played(world)
+    runs = "select count(*) from dispatcher_runs"
+    before = world.ask(runs)
+    assert played(world) == Played()
+    assert world.ask(runs) == before
+
+
+def test_the_present_ends_at_the_last_minute_also_when_all_were_played(world: World) -> None:
+    make_market(world)
+    played(world)
+    play(world.desk, MINUTES[:2], Timing())
+    assert world.ask("select present from replay_clock") == [(MINUTES[1] + timedelta(seconds=80),)]
+
+
+def test_a_replay_takes_up_what_a_dead_driver_held(world: World) -> None:
+    """The lease of a dead run lasts a minute of the clock: minutes of a replay are faster."""
+    make_market(world)
+    with pytest.raises(ZeroDivisionError):
+        play(world.desk, MINUTES, Timing(), lambda minute: die(world, minute))
+    assert world.ask("select status from dispatch_recommendations where ticker = 'MSFT'") == [
+        ("PROCESSING",)
+    ]
+    play(world.desk, MINUTES, Timing())
+    statuses = "select distinct status from dispatch_recommendations where ticker <> 'TSLA'"
+    assert world.ask(statuses) == [("SIMULATED",)]
+    assert world.ask("select count(*) from dispatch_executions") == [(3,)]
+
+
+def die(world: World, minute: datetime) -> None:
+    """Claim what the next minute has to decide, and end before it is decided."""
+    if minute != MINUTES[2]:
+        return
+    with world.engine.begin() as connection:
+        run_id = uuid4()
+        at = MINUTES[3] + timedelta(seconds=80)
+        dispatch.insert_run(
+            connection,
+            run_id,
+            at,
+            world.desk.config,
+            mode="replay",
+            code_version="0",
+            orchestrator_run_id="dead",
+        )
+        assert dispatch.claim(connection, run_id, at, world.desk.config)
+    raise ZeroDivisionError
+
+
+def test_two_drivers_do_not_play_at_once(world: World) -> None:
+    make_market(world)
+    said: list[str] = []
+
+    def second(minute: datetime) -> None:
+        with pytest.raises(Unsafe, match="another replay is at work") as caught:
+            play(world.desk, MINUTES[1:], Timing())
+        said.append(str(caught.value))
+
+    play(world.desk, MINUTES[:1], Timing(), second)
+    assert len(said) == 1
 
 
 def test_only_a_replay_is_played(world: World) -> None:

@@ -119,6 +119,31 @@ def test_size_order_takes_the_smallest_of_risk_and_notional(
 
 
 @pytest.mark.parametrize(
+    ("recent_vol", "stop", "target"),
+    [
+        (0.0005, 199.8999, 200.5002),
+        (0.002, 199.2996, 201.7008),
+        (0.01, 196.0980, 208.1040),
+    ],
+)
+def test_size_order_agrees_with_the_parity_vector(
+    recent_vol: float, stop: float, target: float
+) -> None:
+    # The vectors know no horizon, no nearest stop, and a cap of a quarter of the equity.
+    config = DispatcherConfig(
+        stop_horizon_minutes=1, min_stop_distance=1e-6, max_notional_per_trade=0.25
+    )
+    order = size_order(1, 200.0, recent_vol, 0, 0.0, config)
+    distance = stop_distance(order.price, recent_vol, config)
+    assert order.price == 200.1
+    assert order.price - distance == pytest.approx(stop, abs=1e-9)
+    assert order.price + 2 * distance == pytest.approx(target, abs=1e-9)
+    assert (order.stop_price, order.target_price) == (round(stop, 2), round(target, 2))
+    # Theirs was 125, which costs 25,012.50: more than the cap.
+    assert (order.quantity, order.notional) == (124, pytest.approx(24_812.4))
+
+
+@pytest.mark.parametrize(
     ("exposure", "quantity"),
     [(0.0, 49), (95_000.0, 24), (99_799.9, 1), (99_800.0, 0), (100_000.0, 0), (250_000.0, 0)],
 )

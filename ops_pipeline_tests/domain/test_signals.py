@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import inf, nan
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from ops_pipeline.domain.session import MINUTE
 from ops_pipeline.domain.signals import (
+    Actionable,
     cool_down,
     decide,
     features_snapshot,
@@ -16,8 +18,9 @@ from ops_pipeline.domain.signals import (
     sentiment_snapshot,
     volume_multiplier,
 )
-from ops_pipeline.domain.thresholds import SignalRules
+from ops_pipeline.domain.thresholds import DispatcherConfig, SignalRules
 from ops_pipeline.domain.values import FeatureRow, Signal
+from ops_pipeline.domain.watchlist import Decision
 from ops_pipeline_tests.builders import NOON, a_feature_row
 
 RULES = SignalRules()
@@ -57,9 +60,38 @@ def a_row(minute: int = 0, **changes: Any) -> FeatureRow:
     return a_feature_row(minute=at, bar_at=at, **changes)
 
 
-def watching(minutes: list[datetime]) -> dict[datetime, set[str]]:
-    """AAPL alone in each of these minutes."""
-    return {minute: {"AAPL"} for minute in minutes}
+LATER = NOON + timedelta(days=3)
+
+
+def on_time(*minutes: datetime) -> dict[datetime, datetime]:
+    """The cut-offs of these minutes as they are when nothing is late."""
+    return {minute: minute + MINUTE for minute in minutes}
+
+
+def watching(
+    *tickers: str, minute: datetime = NOON, available_at: datetime | None = None
+) -> Decision:
+    """By which these tickers are watched from a minute on; known at the minute's end."""
+    return Decision(minute, available_at or minute + MINUTE, dict.fromkeys(tickers, minute))
+
+
+def recommended(
+    *minutes_ago: int, available_at: datetime | None = None
+) -> dict[str, list[Actionable]]:
+    """AAPL so many minutes before noon; known at the end of each of these minutes."""
+    minutes = [NOON - number * MINUTE for number in minutes_ago]
+    return {"AAPL": [Actionable(m, available_at or m + MINUTE) for m in minutes]}
+
+
+def rules_of(
+    cutoffs: dict[datetime, datetime],
+    decisions: Sequence[Decision],
+    actionable: dict[str, list[Actionable]] | None = None,
+) -> list[str]:
+    """What the rules say of AAPL in each of these minutes, whose rows are all clear setups."""
+    rows = {minute: [a_feature_row(minute=minute)] for minute in cutoffs}
+    decided = fold(cutoffs, rows, decisions, actionable or {}, RULES)
+    return [decided[minute][0].rule if decided[minute] else "" for minute in cutoffs]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +120,24 @@ def test_decide_agrees_with_the_parity_vector(
     assert (signal.action, signal.rule) == (action, rule)
     # The vectors are rounded to 4 decimals; a half may have gone either way.
     assert signal.confidence == pytest.approx(confidence, abs=5.001e-5)
+
+
+@pytest.mark.parametrize(
+    ("volume", "sentiment", "confidence"),
+    [(500.0, None, 0.675), (1.99, 1.0, 0.625), (2.0, 1.0, 0.71875)],
+)
+def test_decide_when_nothing_breaks_out_then_only_volume_and_news_together_reach_the_gate(
+    volume: float, sentiment: float | None, confidence: float
+) -> None:
+    row = a_feature_row(
+        distance_sma20=0.0,
+        volume_ratio=volume,
+        confident_sentiment_30=sentiment,
+        confident_count_30=5,
+    )
+    found = decide(row, RULES).confidence
+    assert found == pytest.approx(confidence)
+    assert (found >= DispatcherConfig().confidence_min) is (volume >= 2 and sentiment is not None)
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -234,85 +284,136 @@ def test_cool_down_when_holding_then_changes_nothing() -> None:
 
 
 def test_fold_when_state_is_empty_then_the_first_minute_trades() -> None:
-    decisions = fold([NOON], {NOON: [a_row()]}, {NOON: {"AAPL"}}, {}, RULES)
-    assert [signal.action for signal in decisions[NOON]] == ["BUY"]
+    assert rules_of(on_time(NOON), [watching("AAPL")]) == [BULL]
 
 
 def test_fold_cools_down_by_its_own_earlier_minutes() -> None:
     minutes = [NOON + number * MINUTE for number in range(31)]
-    rows = {minute: [a_row(number)] for number, minute in enumerate(minutes)}
-    decisions = fold(minutes, rows, watching(minutes), {}, RULES)
-    traded = [n for n, minute in enumerate(minutes) if decisions[minute][0].action == "BUY"]
-    assert traded == [0, 15, 30]
+    found = rules_of(on_time(*minutes), [watching("AAPL")])
+    assert [n for n, rule in enumerate(found) if rule == BULL] == [0, 15, 30]
 
 
 @pytest.mark.parametrize(("minutes_ago", "rule"), [(14, "COOLDOWN"), (15, BULL)])
 def test_fold_cools_down_from_what_came_before(minutes_ago: int, rule: str) -> None:
-    last = {"AAPL": NOON - timedelta(minutes=minutes_ago)}
-    decisions = fold([NOON], {NOON: [a_row()]}, {NOON: {"AAPL"}}, last, RULES)
-    assert decisions[NOON][0].rule == rule
+    assert rules_of(on_time(NOON), [watching("AAPL")], recommended(60, minutes_ago)) == [rule]
+
+
+@pytest.mark.parametrize(("late", "rule"), [(0, "COOLDOWN"), (1, BULL)])
+def test_fold_cools_down_by_what_was_known_at_the_cutoff(late: int, rule: str) -> None:
+    known_at = NOON + MINUTE + late * timedelta(microseconds=1)
+    last = recommended(1, available_at=known_at)
+    assert rules_of(on_time(NOON), [watching("AAPL")], last) == [rule]
+
+
+@pytest.mark.parametrize(("minutes_ago", "rule"), [(14, "COOLDOWN"), (15, BULL)])
+def test_fold_when_the_last_recommendation_came_too_late_then_the_one_before_it_cools(
+    minutes_ago: int, rule: str
+) -> None:
+    known, unknown = recommended(minutes_ago), recommended(1, available_at=LATER)
+    last = {"AAPL": known["AAPL"] + unknown["AAPL"]}
+    assert rules_of(on_time(NOON), [watching("AAPL")], last) == [rule]
+
+
+def test_fold_when_a_gap_is_filled_late_then_it_cools_no_minute_decided_before_it() -> None:
+    minutes = [NOON + number * MINUTE for number in range(4)]
+    cutoffs = dict.fromkeys(minutes[:2], LATER) | on_time(*minutes[2:])
+    assert rules_of(cutoffs, [watching("AAPL")]) == [BULL, "COOLDOWN", BULL, "COOLDOWN"]
+
+
+def test_fold_when_a_minute_is_filled_late_then_what_was_decided_before_it_cools_it() -> None:
+    cutoffs = on_time(NOON) | {NOON + MINUTE: LATER}
+    assert rules_of(cutoffs, [watching("AAPL")]) == [BULL, "COOLDOWN"]
 
 
 def test_fold_does_not_change_what_it_was_given() -> None:
-    last = {"MSFT": NOON}
-    fold([NOON], {NOON: [a_row()]}, {NOON: {"AAPL"}}, last, RULES)
-    assert last == {"MSFT": NOON}
+    last = recommended(20)
+    rules_of(on_time(NOON), [watching("AAPL")], last)
+    assert last == recommended(20)
 
 
 def test_fold_when_a_minute_holds_then_it_does_not_cool_the_next() -> None:
     minutes = [NOON, NOON + MINUTE]
     rows = {minutes[0]: [a_row(0, volume_ratio=1.0)], minutes[1]: [a_row(1)]}
-    decisions = fold(minutes, rows, watching(minutes), {}, RULES)
+    decisions = fold(on_time(*minutes), rows, [watching("AAPL")], {}, RULES)
     assert [decisions[minute][0].rule for minute in minutes] == [LOW, BULL]
 
 
 def test_fold_cools_each_ticker_alone() -> None:
     rows = {NOON: [a_row(), a_row(ticker="MSFT")]}
-    decisions = fold([NOON], rows, {NOON: {"AAPL", "MSFT"}}, {"AAPL": NOON - MINUTE}, RULES)
+    decisions = fold(on_time(NOON), rows, [watching("AAPL", "MSFT")], recommended(1), RULES)
     assert [signal.rule for signal in decisions[NOON]] == ["COOLDOWN", BULL]
 
 
 def test_fold_orders_by_ticker() -> None:
     rows = {NOON: [a_row(ticker=ticker) for ticker in ("TSLA", "AAPL", "MSFT")]}
-    decisions = fold([NOON], rows, {NOON: ["TSLA", "MSFT", "AAPL"]}, {}, RULES)
+    decisions = fold(on_time(NOON), rows, [watching("TSLA", "MSFT", "AAPL")], {}, RULES)
     assert [signal.ticker for signal in decisions[NOON]] == ["AAPL", "MSFT", "TSLA"]
 
 
 def test_fold_does_not_depend_on_the_order_of_rows() -> None:
     rows = [a_row(ticker=ticker) for ticker in ("TSLA", "AAPL", "MSFT")]
-    watched = {NOON: {row.ticker for row in rows}}
-    assert fold([NOON], {NOON: rows}, watched, {}, RULES) == fold(
-        [NOON], {NOON: rows[::-1]}, watched, {}, RULES
+    watched = [watching("TSLA", "AAPL", "MSFT")]
+    assert fold(on_time(NOON), {NOON: rows}, watched, {}, RULES) == fold(
+        on_time(NOON), {NOON: rows[::-1]}, watched, {}, RULES
     )
 
 
 def test_fold_decides_watched_tickers_only() -> None:
     rows = {NOON: [a_row(), a_row(ticker="MSFT")]}
-    decisions = fold([NOON], rows, {NOON: {"MSFT"}}, {}, RULES)
+    decisions = fold(on_time(NOON), rows, [watching("MSFT")], {}, RULES)
     assert [signal.ticker for signal in decisions[NOON]] == ["MSFT"]
 
 
+def test_fold_watches_by_the_newest_decision_until_the_next() -> None:
+    minutes = [NOON + number * MINUTE for number in (-1, 0, 4, 5, 6)]
+    decisions = [watching("AAPL"), watching("MSFT", minute=NOON + 5 * MINUTE)]
+    decided = fold(on_time(*minutes), {}, decisions, {}, RULES)
+    watched = [[signal.ticker for signal in decided[minute]] for minute in minutes]
+    assert watched == [[], ["AAPL"], ["AAPL"], ["MSFT"], ["MSFT"]]
+
+
+def test_fold_when_a_later_decision_was_known_early_then_an_earlier_minute_does_not_see_it() -> (
+    None
+):
+    decisions = [watching("AAPL"), watching("MSFT", minute=NOON + 5 * MINUTE)]
+    decided = fold({NOON: LATER}, {}, decisions, {}, RULES)
+    assert [signal.ticker for signal in decided[NOON]] == ["AAPL"]
+
+
+def test_fold_when_a_decision_came_too_late_then_the_one_before_it_is_watched() -> None:
+    minutes = [NOON + number * MINUTE for number in (5, 6)]
+    decisions = [watching("AAPL"), watching("MSFT", minute=minutes[0], available_at=LATER)]
+    decided = fold({minutes[0]: LATER} | on_time(minutes[1]), {}, decisions, {}, RULES)
+    watched = [[signal.ticker for signal in decided[minute]] for minute in minutes]
+    assert watched == [["MSFT"], ["AAPL"]]
+
+
 def test_fold_when_nobody_is_watched_then_the_minute_is_empty() -> None:
-    assert fold([NOON], {NOON: [a_row()]}, {}, {}, RULES) == {NOON: []}
+    assert fold(on_time(NOON), {NOON: [a_row()]}, [watching()], {}, RULES) == {NOON: []}
+
+
+def test_fold_when_nothing_was_decided_then_nobody_is_watched() -> None:
+    assert fold(on_time(NOON), {NOON: [a_row()]}, (), {}, RULES) == {NOON: []}
 
 
 def test_fold_when_a_watched_ticker_has_no_features_then_holds() -> None:
-    decisions = fold([NOON], {}, {NOON: {"AAPL"}}, {}, RULES)
+    decisions = fold(on_time(NOON), {}, [watching("AAPL")], {}, RULES)
     signal = decisions[NOON][0]
     assert (signal.action, signal.rule, signal.minute) == ("HOLD", "NO_FEATURES", NOON)
 
 
-def test_fold_in_one_piece_equals_fold_minute_by_minute() -> None:
-    minutes = [NOON + number * MINUTE for number in range(20)]
-    rows = {minute: [a_row(number)] for number, minute in enumerate(minutes)}
-    watched = watching(minutes)
-    last: dict[str, Any] = {}
-    pieces = {}
-    for minute in minutes:
-        piece = fold([minute], rows, watched, last, RULES)
-        pieces |= piece
-        last |= {s.ticker: minute for s in piece[minute] if s.action != "HOLD"}
-    assert pieces == fold(minutes, rows, watched, {}, RULES)
+@settings(deadline=None, max_examples=40)
+@given(delays=st.lists(st.integers(1, 40), min_size=40, max_size=40))
+def test_fold_in_one_piece_equals_fold_minute_by_minute(delays: list[int]) -> None:
+    cutoffs = {NOON + n * MINUTE: NOON + (n + delay) * MINUTE for n, delay in enumerate(delays)}
+    rows = {minute: [a_feature_row(minute=minute)] for minute in cutoffs}
+    watched, last = [watching("AAPL")], recommended()
+    pieces: dict[datetime, list[Signal]] = {}
+    for minute, cutoff in cutoffs.items():
+        pieces |= fold({minute: cutoff}, rows, watched, last, RULES)
+        if any(signal.action != "HOLD" for signal in pieces[minute]):
+            last["AAPL"].append(Actionable(minute, cutoff))
+    assert pieces == fold(cutoffs, rows, watched, {}, RULES)
 
 
 def test_features_snapshot_takes_its_time_from_the_bar() -> None:

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf, nan
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ops_pipeline.domain.session import MINUTE
 from ops_pipeline.domain.thresholds import WatchlistRules
 from ops_pipeline.domain.values import FeatureRow, WatchlistEntry
-from ops_pipeline.domain.watchlist import components, fold, is_due, pick, score
+from ops_pipeline.domain.watchlist import Decision, components, fold, is_due, pick, score
 from ops_pipeline_tests.builders import NOON, a_feature_row, at
 
 RULES = WatchlistRules()
@@ -79,6 +79,12 @@ def test_score_agrees_with_the_parity_vector(
         news_age_seconds_60=age,
     )
     assert round(score(components(row, RULES), RULES), 4) == expected
+
+
+def test_score_of_a_ticker_without_news_never_reaches_entry() -> None:
+    best = a_feature_row(distance_sma20=0.0, vol_ratio=1.5, trend_state=1)
+    assert score(components(best, RULES), RULES) == pytest.approx(0.55)
+    assert picked(best)["AAPL"].reason == "out: score"
 
 
 @pytest.mark.parametrize(
@@ -243,34 +249,102 @@ def test_is_due_in_the_first_minute_and_each_fifth(minute: int, due: bool) -> No
     assert is_due(at(minute), at(0)) is due
 
 
+def on_time(*numbers: int) -> dict[datetime, datetime]:
+    """The cut-offs of these minutes of the session as they are when nothing is late."""
+    return {at(number): at(number + 1) for number in numbers}
+
+
+def a_decision(number: int, **known: Any) -> Decision:
+    """By which AAPL entered in this minute of the session; known at the minute's end."""
+    known = {"available_at": at(number + 1), "members": {"AAPL": at(number)}} | known
+    return Decision(at(number), **known)
+
+
+def entries_of(
+    cutoffs: Mapping[datetime, datetime],
+    scores: Mapping[int, float],
+    *decisions: Decision,
+    rules: WatchlistRules = STRICT,
+) -> list[tuple[str, datetime | None]]:
+    """What AAPL comes to in each of these minutes: reason and time of entry."""
+    rows = {at(number): [scored(value)] for number, value in scores.items()}
+    decided = fold(cutoffs, at(0), rows, decisions, rules)
+    return [(entry.reason, entry.entered_at) for (entry,) in decided.values()]
+
+
 def test_fold_decides_due_minutes_only() -> None:
-    minutes = [at(number) for number in range(11)]
-    decisions = fold(minutes, at(0), {}, {}, RULES)
-    assert list(decisions) == [at(0), at(5), at(10)]
+    decided = fold(on_time(*range(11)), at(0), {}, (), RULES)
+    assert list(decided) == [at(0), at(5), at(10)]
 
 
 def test_fold_keeps_the_minute_of_entry() -> None:
-    minutes = [at(number) for number in range(11)]
-    rows = {minute: [scored(0.7)] for minute in minutes}
-    decisions = fold(minutes, at(0), rows, {}, STRICT)
-    assert [decisions[at(n)][0].entered_at for n in (0, 5, 10)] == [at(0)] * 3
+    found = entries_of(on_time(0, 5, 10), {0: 0.7, 5: 0.7, 10: 0.7})
+    assert [entered_at for _, entered_at in found] == [at(0)] * 3
 
 
-def test_fold_goes_on_from_the_members_it_is_given() -> None:
-    decisions = fold([at(5)], at(0), {at(5): [scored(0.4)]}, {"AAPL": at(0)}, STRICT)
-    assert decisions[at(5)][0].reason == "in: kept"
+def test_fold_goes_on_from_the_newest_decision_that_it_is_given() -> None:
+    given = a_decision(0, members={"AAPL": at(0), "MSFT": at(0)}), a_decision(5)
+    assert entries_of(on_time(10), {10: 0.4}, *given) == [("in: kept", at(5))]
 
 
 def test_fold_when_a_member_left_then_it_enters_anew() -> None:
-    scores = {0: 0.7, 5: 0.2, 10: 0.7}
-    rows = {at(n): [scored(value)] for n, value in scores.items()}
     rules = WatchlistRules(min_size=0, retention_minutes=0)
-    decisions = fold([at(n) for n in scores], at(0), rows, {}, rules)
-    assert [decisions[at(n)][0].entered_at for n in scores] == [at(0), None, at(10)]
+    found = entries_of(on_time(0, 5, 10), {0: 0.7, 5: 0.2, 10: 0.7}, rules=rules)
+    assert [entered_at for _, entered_at in found] == [at(0), None, at(10)]
 
 
-def test_fold_when_features_vanish_for_one_decision_then_it_enters_anew() -> None:
-    rows = {at(0): [scored(0.7)], at(10): [scored(0.7)]}
-    decisions = fold([at(0), at(5), at(10)], at(0), rows, {}, STRICT)
-    assert decisions[at(5)] == []
-    assert decisions[at(10)][0].entered_at == at(10)
+def test_fold_when_nobody_is_in_then_older_members_are_forgotten() -> None:
+    given = a_decision(0), a_decision(5, members={})
+    assert entries_of(on_time(10), {10: 0.4}, *given) == [("out: score", None)]
+
+
+def test_fold_when_no_ticker_has_features_then_the_decision_before_stays_in_force() -> None:
+    rows = {at(0): [scored(0.7)], at(10): [scored(0.4)]}
+    decided = fold(on_time(0, 5, 10), at(0), rows, (), STRICT)
+    assert decided[at(5)] == []
+    assert (decided[at(10)][0].reason, decided[at(10)][0].entered_at) == ("in: kept", at(0))
+
+
+@pytest.mark.parametrize(("late", "reason"), [(0, "in: kept"), (1, "out: score")])
+def test_fold_believes_what_was_known_at_the_cutoff(late: int, reason: str) -> None:
+    known_at = at(6) + late * timedelta(microseconds=1)
+    found = entries_of(on_time(5), {5: 0.4}, a_decision(0, available_at=known_at))
+    assert found[0][0] == reason
+
+
+def test_fold_when_the_newest_decision_came_too_late_then_the_one_before_it_counts() -> None:
+    given = a_decision(0), a_decision(4, available_at=at(500)), a_decision(5, available_at=at(500))
+    assert entries_of(on_time(10), {10: 0.4}, *given) == [("in: kept", at(0))]
+
+
+def test_fold_when_a_gap_is_filled_late_then_minutes_decided_before_it_do_not_see_it() -> None:
+    cutoffs = {at(0): at(500), at(5): at(500)} | on_time(10, 15)
+    found = entries_of(cutoffs, dict.fromkeys((0, 5, 10, 15), 0.7))
+    assert [entered_at for _, entered_at in found] == [at(0), at(0), at(10), at(10)]
+
+
+def test_fold_when_a_minute_is_filled_late_then_it_sees_what_was_decided_before_it() -> None:
+    cutoffs = on_time(0) | {at(5): at(500)} | on_time(10)
+    found = entries_of(cutoffs, {0: 0.7, 5: 0.4, 10: 0.4})
+    assert found == [("in: score", at(0)), ("in: kept", at(0)), ("in: kept", at(0))]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    delays=st.lists(st.integers(1, 40), min_size=8, max_size=8),
+    scores=st.lists(st.sampled_from([0.2, 0.4, 0.7, None]), min_size=8, max_size=8),
+)
+def test_fold_in_one_piece_equals_fold_minute_by_minute(
+    delays: list[int], scores: list[float | None]
+) -> None:
+    cutoffs = {at(5 * n): at(5 * n + delay) for n, delay in enumerate(delays)}
+    rules = WatchlistRules(min_size=0, retention_minutes=0)
+    rows = {at(5 * n): [scored(value)] for n, value in enumerate(scores) if value is not None}
+    known: list[Decision] = []
+    pieces: dict[datetime, list[WatchlistEntry]] = {}
+    for minute, cutoff in cutoffs.items():
+        pieces |= fold({minute: cutoff}, at(0), rows, known, rules)
+        inside = {e.ticker: e.entered_at for e in pieces[minute] if e.entered_at is not None}
+        if pieces[minute]:
+            known.append(Decision(minute, cutoff, inside))
+    assert pieces == fold(cutoffs, at(0), rows, (), rules)

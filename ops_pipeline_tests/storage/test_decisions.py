@@ -1,20 +1,22 @@
 """Watchlist, signals, switches and universe: what goes in comes out, and nothing else."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from ops_pipeline.domain.signals import HOLD, features_snapshot, sentiment_snapshot
+from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.signals import HOLD, Actionable, features_snapshot, sentiment_snapshot
 from ops_pipeline.domain.stages import BARS, DISPATCH, SERVICES
 from ops_pipeline.domain.values import Signal, Ticker, WatchlistEntry
-from ops_pipeline.storage import signals, watchlist
+from ops_pipeline.domain.watchlist import Decision
+from ops_pipeline.storage import knowledge, signals, watchlist
 from ops_pipeline.storage.services import Switch, switches, upsert_switch
 from ops_pipeline.storage.signals import Decided
 from ops_pipeline.storage.universe import replace_universe, universe
-from ops_pipeline_tests.builders import DAY, NOON, a_feature_row, at
+from ops_pipeline_tests.builders import DAY, NOON, SESSION, a_feature_row, at
 from ops_pipeline_tests.storage.rows import TS, rows
 
 COMPONENTS = {
@@ -31,9 +33,9 @@ HELD = Signal("MSFT", NOON, HOLD, "NO_FEATURES", 0.0, {"rule": "NO_FEATURES"})
 FIVE_MINUTES = timedelta(minutes=5)
 
 
-def put(connection: Connection, *found: Signal) -> int:
+def put(connection: Connection, *found: Signal, available_at: datetime = TS) -> int:
     decided = [
-        Decided(s, a_feature_row(ticker=s.ticker) if s.action != HOLD else None, DAY, TS)
+        Decided(s, a_feature_row(ticker=s.ticker) if s.action != HOLD else None, DAY, available_at)
         for s in found
     ]
     ts = {signal.minute: signal.minute + timedelta(seconds=80) for signal in found}
@@ -42,6 +44,32 @@ def put(connection: Connection, *found: Signal) -> int:
 
 def later(signal: Signal, minutes: float) -> Signal:
     return replace(signal, minute=signal.minute + timedelta(minutes=minutes))
+
+
+def stamp(connection: Connection, cutoffs: dict[float, datetime]) -> None:
+    """Let these minutes of the session know what was known at these instants."""
+    known = {at(number): cutoff for number, cutoff in cutoffs.items()}
+    knowledge.stamp_cutoffs(connection, [(SESSION, minute) for minute in known], known, "a")
+
+
+def put_decision(
+    connection: Connection, number: float, *tickers: str, known_at: datetime | None = None
+) -> Decision:
+    """By which these tickers are in and MSFT is out; known a minute later."""
+    minute, known_at = at(number), known_at or at(number + 1)
+    inside = [
+        replace(MEMBER, ticker=ticker, minute=minute, rank=rank, entered_at=at(0))
+        for rank, ticker in enumerate(tickers, start=1)
+    ]
+    entries = [*inside, replace(OUTSIDER, minute=minute, rank=len(tickers) + 1)]
+    watchlist.insert_entries(connection, entries, DAY, known_at)
+    return Decision(minute, known_at, dict.fromkeys(tickers, at(0)))
+
+
+def decisions_known(
+    connection: Connection, start: float, end: float, *, before: float = 1_000
+) -> list[Decision]:
+    return watchlist.decisions_known(connection, DAY, at(start), at(end), before=at(before))
 
 
 def test_watchlist_entries_come_back_as_they_went_in(connection: Connection) -> None:
@@ -61,24 +89,79 @@ def test_only_a_member_has_a_time_of_entry(connection: Connection) -> None:
         watchlist.insert_entries(connection, [replace(OUTSIDER, entered_at=NOON)], DAY, TS)
 
 
-def test_the_members_before_a_minute_are_those_of_the_last_decision(
+def test_a_minute_knows_the_newest_decision_up_to_itself(connection: Connection) -> None:
+    made = [put_decision(connection, n, "AAPL", f"T{n}") for n in (0, 5, 10)]
+    stamp(connection, {n: at(n + 1) for n in (4, 5, 9)})
+    assert decisions_known(connection, 9, 10) == [made[1]]
+    assert decisions_known(connection, 5, 6) == [made[1]]
+    assert decisions_known(connection, 4, 5) == [made[0]]
+
+
+def test_decisions_come_in_order_and_once(connection: Connection) -> None:
+    made = [put_decision(connection, n, "AAPL") for n in (10, 0, 5)]
+    stamp(connection, {n: at(n + 1) for n in range(5, 15)})
+    assert decisions_known(connection, 5, 15) == [made[2], made[0]]
+
+
+def test_decisions_from_a_minute_on_are_left_out(connection: Connection) -> None:
+    made = [put_decision(connection, n, "AAPL") for n in (0, 5, 10)]
+    stamp(connection, {n: at(n + 1) for n in range(5, 15)})
+    assert decisions_known(connection, 5, 15, before=5) == [made[0]]
+
+
+@pytest.mark.parametrize(("late", "known"), [(0, 5), (1, 0)])
+def test_a_decision_is_known_from_its_availability_on(
+    connection: Connection, late: int, known: int
+) -> None:
+    put_decision(connection, 0, "AAPL")
+    put_decision(connection, 5, "AAPL", known_at=at(8) + late * timedelta(microseconds=1))
+    stamp(connection, {7: at(8)})
+    assert [found.minute for found in decisions_known(connection, 7, 8)] == [at(known)]
+
+
+def test_each_minute_brings_the_decision_that_its_own_cutoff_covers(
     connection: Connection,
 ) -> None:
-    for n in (0, 5, 10):
-        entry = replace(MEMBER, ticker=f"T{n}", minute=at(n), entered_at=at(n))
-        watchlist.insert_entries(connection, [entry, replace(OUTSIDER, minute=at(n))], DAY, TS)
-    assert watchlist.members_before(connection, DAY, at(10)) == {"T5": at(5)}
+    early = put_decision(connection, 0, "AAPL")
+    filled = put_decision(connection, 5, "AAPL", known_at=at(500))
+    stamp(connection, {6: at(500), 7: at(8), 8: at(9)})
+    assert decisions_known(connection, 6, 9) == [early, filled]
+    assert decisions_known(connection, 7, 9) == [early]
 
 
-def test_a_last_decision_without_members_leaves_nobody(connection: Connection) -> None:
-    watchlist.insert_entries(connection, [replace(MEMBER, minute=at(0))], DAY, TS)
-    watchlist.insert_entries(connection, [replace(OUTSIDER, minute=at(5))], DAY, TS)
-    assert watchlist.members_before(connection, DAY, at(6)) == {}
+def test_an_entry_that_came_after_the_cutoff_is_no_part_of_the_decision(
+    connection: Connection,
+) -> None:
+    made = put_decision(connection, 5, "AAPL")
+    poison = replace(MEMBER, ticker="ZZZ", minute=at(5), rank=9, entered_at=at(5))
+    watchlist.insert_entries(connection, [poison], DAY, at(500))
+    stamp(connection, {7: at(8)})
+    assert decisions_known(connection, 7, 8) == [made]
 
 
-def test_nobody_is_a_member_before_the_first_decision_of_a_session(connection: Connection) -> None:
-    watchlist.insert_entries(connection, [MEMBER], DAY, TS)
-    assert watchlist.members_before(connection, DAY + timedelta(days=1), at(2_000)) == {}
+def test_a_decision_without_members_leaves_nobody(connection: Connection) -> None:
+    put_decision(connection, 0, "AAPL")
+    put_decision(connection, 5)
+    stamp(connection, {6: at(7)})
+    assert decisions_known(connection, 6, 7) == [Decision(at(5), at(6), {})]
+
+
+def test_a_minute_with_a_late_cutoff_knows_no_later_decision(connection: Connection) -> None:
+    made = [put_decision(connection, n, "AAPL") for n in (5, 10)]
+    stamp(connection, {7: at(500)})
+    assert decisions_known(connection, 7, 8) == made[:1]
+
+
+def test_nothing_is_decided_before_the_first_decision_of_a_session(connection: Connection) -> None:
+    yesterday = replace(MEMBER, minute=at(-1_440), entered_at=at(-1_440))
+    watchlist.insert_entries(connection, [yesterday], DAY - timedelta(days=1), at(-1_439))
+    stamp(connection, {6: at(7)})
+    assert decisions_known(connection, 6, 7) == []
+
+
+def test_a_minute_without_a_cutoff_knows_no_decision(connection: Connection) -> None:
+    put_decision(connection, 0, "AAPL")
+    assert decisions_known(connection, 0, 10) == []
 
 
 def test_no_entries_are_nothing(connection: Connection) -> None:
@@ -135,12 +218,37 @@ def test_a_recommendation_waits_with_its_own_clock(connection: Connection) -> No
     assert found == [("PENDING", TS, TS + FIVE_MINUTES, TS, 0)]
 
 
-def test_the_last_actionable_minute_is_before_the_minute_and_no_hold(
-    connection: Connection,
+def test_what_was_recommended_before_a_minute_comes_in_order(connection: Connection) -> None:
+    put(connection, BUY, later(BUY, 6), later(BUY, 3), HELD, later(HELD, 1))
+    stamp(connection, {156: TS + timedelta(days=1)})
+    found = signals.actionable_known(connection, DAY, at(156), at(157))
+    assert found == {"AAPL": [Actionable(at(150), TS), Actionable(at(153), TS)]}
+    assert last_of(connection, at(156)) == {"AAPL": at(153)}
+
+
+@pytest.mark.parametrize(("late", "last"), [(0, 153), (1, 150)])
+def test_a_recommendation_is_known_from_its_availability_on(
+    connection: Connection, late: int, last: int
 ) -> None:
-    put(connection, BUY, later(BUY, 3), later(BUY, 6), HELD, later(HELD, 1))
-    found = signals.last_actionable(connection, DAY, NOON + timedelta(minutes=6))
-    assert found == {"AAPL": NOON + timedelta(minutes=3)}
+    put(connection, BUY)
+    put(connection, later(BUY, 3), available_at=at(157) + late * timedelta(microseconds=1))
+    stamp(connection, {156: at(157)})
+    assert last_of(connection, at(156)) == {"AAPL": at(last)}
+
+
+def test_a_range_of_minutes_knows_what_its_last_cutoff_covers(connection: Connection) -> None:
+    put(connection, BUY, available_at=at(500))
+    stamp(connection, {155: at(156), 156: at(500), 157: at(158), 158: at(900)})
+    known = [Actionable(NOON, at(500))]
+    assert signals.actionable_known(connection, DAY, at(155), at(158)) == {"AAPL": known}
+    assert signals.actionable_known(connection, DAY, at(157), at(158)) == {}
+
+
+def test_what_another_session_recommended_does_not_count(connection: Connection) -> None:
+    put(connection, BUY)
+    rows(connection, "update signals set session_date = session_date - 1 returning 1")
+    stamp(connection, {156: at(500)})
+    assert signals.actionable_known(connection, DAY, at(156), at(157)) == {}
 
 
 def test_a_nan_never_enters_a_reason(connection: Connection) -> None:
@@ -203,3 +311,9 @@ def test_the_universe_may_be_empty(connection: Connection) -> None:
 def test_the_database_refuses_what_is_no_ticker(connection: Connection, symbol: str) -> None:
     with pytest.raises(IntegrityError, match="universe_ticker_check"):
         replace_universe(connection, [Ticker(symbol)])
+
+
+def last_of(connection: Connection, minute: datetime) -> dict[str, datetime]:
+    """When each ticker was last recommended, as far as a minute may know."""
+    known = signals.actionable_known(connection, DAY, minute, minute + MINUTE)
+    return {ticker: found[-1].minute for ticker, found in known.items()}

@@ -62,10 +62,10 @@ windowed as (
 
                 select
                     visible.*,
-                    row_number() over (order by visible.minute desc) as bar_rank,
+                    row_number() over newest_first as bar_rank,
                     case
-                        when lag(visible.session_date) over (order by visible.minute) = visible.session_date
-                            then visible.close / lag(visible.close) over (order by visible.minute) - 1
+                        when lead(visible.session_date) over newest_first = visible.session_date
+                            then visible.close / lead(visible.close) over newest_first - 1
                     end as bar_return
 
                 from (
@@ -86,6 +86,8 @@ windowed as (
                     )
 
                 ) as visible
+
+                window newest_first as (order by visible.minute desc)
 
             ) as numbered
 

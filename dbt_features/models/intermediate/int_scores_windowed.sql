@@ -40,6 +40,7 @@ windowed as (
         ticker,
         minute,
         count(*) as news_count_60,
+        array_agg(news_id order by event_at, news_id) as news_ids,
         avg(score order by event_at, news_id) as sentiment_60,
         avg(abs(score) order by event_at, news_id) as sentiment_strength_60,
         min(age_seconds) as news_age_seconds_60,

@@ -52,7 +52,8 @@ final as (
         cast(coalesce(scores.neutral_count_30, 0) as integer) as neutral_count_30,
 
         bars.available_at,
-        clock_timestamp() as written_at
+        clock_timestamp() as written_at,
+        coalesce(scores.news_ids, cast(array[] as text[])) as news_ids
 
     from bars
     left join scores

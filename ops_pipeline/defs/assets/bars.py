@@ -4,7 +4,7 @@ from datetime import date, datetime
 
 import dagster as dg
 
-from ops_pipeline.defs.minutes import Minutes, finish, minutes_of, result, wait_until_settled
+from ops_pipeline.defs.minutes import Minutes, finish, result, wait_until_settled
 from ops_pipeline.defs.resources import Pipeline, bar_known_at
 from ops_pipeline.domain.bars import split_faulty
 from ops_pipeline.domain.session import MINUTE
@@ -17,11 +17,8 @@ from ops_pipeline.storage.universe import universe
 OVERLAP = 5 * MINUTE
 
 
-def materialize(
-    context: dg.AssetExecutionContext, pipeline: Pipeline
-) -> dg.MaterializeResult[object]:
+def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each ticker and traded minute; a version that comes later is kept beside it."""
-    minutes = minutes_of(context, pipeline)
     wait_until_settled(minutes, pipeline)
     usable, faults = split_faulty(_fetch(minutes, pipeline))
     with pipeline.engine.begin() as connection:
@@ -37,7 +34,7 @@ def materialize(
             origin=pipeline.market.origin,
         )
         counts = counts_by_minute(connection, BARS.name, minutes.start, minutes.end)
-        finish(connection, BARS, minutes, counts, context)
+        finish(connection, BARS, minutes, counts)
     outside = len(usable) - len(regular)
     return result(minutes, added, outside_session=outside, refused=sum(faults.values()))
 

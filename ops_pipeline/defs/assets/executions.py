@@ -8,6 +8,8 @@ from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.dispatcher.replay import Played, play
 from ops_pipeline.dispatcher.run import run_until_idle
 from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.operations.explain import explain_run
+from ops_pipeline.operations.explain_page import as_note
 
 
 class DispatchConfig(dg.Config):
@@ -36,4 +38,14 @@ def materialize(
             pipeline.timing,
             on_minute=lambda _: pipeline.progress("dispatch", 1 / len(minutes)),
         )
-    return dg.MaterializeResult(metadata={**played.__dict__, "mode": pipeline.mode.value})
+    explained = _explained(pipeline, context.run.run_id)
+    return dg.MaterializeResult(
+        metadata={**played.__dict__, "mode": pipeline.mode.value, "explained": explained}
+    )
+
+
+def _explained(pipeline: Pipeline, run_id: str) -> dg.MetadataValue[str]:
+    """The newest executions of this run, each in a few lines."""
+    with pipeline.engine.connect() as connection:
+        notes = [as_note(found) for found in explain_run(connection, run_id)]
+    return dg.MetadataValue.md("\n\n".join(notes) or "no execution in this run")

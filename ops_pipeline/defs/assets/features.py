@@ -5,7 +5,7 @@ from datetime import datetime
 import dagster as dg
 
 from ops_pipeline.defs import dbt
-from ops_pipeline.defs.minutes import Minutes, finish, minutes_of, result
+from ops_pipeline.defs.minutes import Minutes, finish, result
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.stages import FEATURES
 from ops_pipeline.storage import features as storage
@@ -13,30 +13,27 @@ from ops_pipeline.storage.engine import lock_knowledge
 from ops_pipeline.storage.knowledge import counts_by_minute, read_now, stamp_cutoffs
 
 
-def materialize(
-    context: dg.AssetExecutionContext, pipeline: Pipeline
-) -> dg.MaterializeResult[object]:
+def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each ticker and minute with enough bars, from what was known at its cut-off."""
-    minutes = minutes_of(context, pipeline)
-    _stamp(context, pipeline, minutes)
+    _stamp(pipeline, minutes)
     if minutes.pairs:
         window = dbt.window_vars(minutes.start, minutes.end, pipeline.classifier.model)
         dbt.run(pipeline.settings, "run", window)
     with pipeline.engine.begin() as connection:
         counts = counts_by_minute(connection, FEATURES.name, minutes.start, minutes.end)
         missing = storage.missing_between(connection, minutes.start, minutes.end)
-        finish(connection, FEATURES, minutes, counts, context)
+        finish(connection, FEATURES, minutes, counts)
     return result(minutes, sum(counts.values()), **missing)
 
 
-def _stamp(context: dg.AssetExecutionContext, pipeline: Pipeline, minutes: Minutes) -> None:
+def _stamp(pipeline: Pipeline, minutes: Minutes) -> None:
     """From here on nothing more may be known for these minutes."""
     with pipeline.engine.begin() as connection:
         # Whoever is writing rows with an earlier instant finishes before the cut-off is read.
         lock_knowledge(connection, exclusive=True)
         now = read_now(connection, pipeline.mode) if pipeline.mode.is_live else None
         cutoffs = {m: _cutoff(m, now, pipeline) for _, m in minutes.pairs}
-        stamp_cutoffs(connection, minutes.pairs, cutoffs, context.run.run_id)
+        stamp_cutoffs(connection, minutes.pairs, cutoffs, minutes.run_id)
 
 
 def _cutoff(minute: datetime, now: datetime | None, pipeline: Pipeline) -> datetime:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from ops_pipeline.defs.minutes import Minutes, finish, minutes_of, result, wait_until_settled
+from ops_pipeline.defs.minutes import Minutes, finish, result, wait_until_settled
 from ops_pipeline.defs.resources import NEWS_DELAY, Pipeline
 from ops_pipeline.domain.news import clean
 from ops_pipeline.domain.stages import NEWS
@@ -14,11 +14,8 @@ from ops_pipeline.storage.knowledge import counts_by_minute
 from ops_pipeline.storage.news import KnownEntry
 
 
-def materialize(
-    context: dg.AssetExecutionContext, pipeline: Pipeline
-) -> dg.MaterializeResult[object]:
+def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each story, and one for each feed that told it; telling it again adds nothing."""
-    minutes = minutes_of(context, pipeline)
     wait_until_settled(minutes, pipeline)
     entries = _fetch(minutes, pipeline)
     with pipeline.engine.begin() as connection:
@@ -26,7 +23,7 @@ def materialize(
         known = [KnownEntry(clean(entry), stamp or _known_at(entry)) for entry in entries]
         added = storage.insert_entries(connection, known, origin=pipeline.market.origin)
         counts = counts_by_minute(connection, NEWS.name, minutes.start, minutes.end)
-        finish(connection, NEWS, minutes, counts, context)
+        finish(connection, NEWS, minutes, counts)
     return result(minutes, added, told=len(entries))
 
 

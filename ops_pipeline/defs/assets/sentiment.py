@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ops_pipeline.defs.minutes import finish, minutes_of, result
+from ops_pipeline.defs.minutes import Minutes, finish, result
 from ops_pipeline.defs.resources import SCORE_DELAY, Pipeline
 from ops_pipeline.domain.news import TickerLinker
 from ops_pipeline.domain.stages import SENTIMENT
@@ -15,11 +15,8 @@ from ops_pipeline.storage.universe import universe
 BATCH, RECORDED_BATCH = 200, 100_000
 
 
-def materialize(
-    context: dg.AssetExecutionContext, pipeline: Pipeline
-) -> dg.MaterializeResult[object]:
+def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each text and model; a text that was scored before is not scored again."""
-    minutes = minutes_of(context, pipeline)
     model = pipeline.classifier.model
     limit = BATCH if pipeline.mode.is_live else RECORDED_BATCH
     with pipeline.engine.connect() as connection:
@@ -31,5 +28,5 @@ def materialize(
         storage.insert_scores(connection, model, scored, known_at=stamp, delay=SCORE_DELAY)
         linked = news.link_tickers(connection, TickerLinker(universe(connection)))
         counts = counts_by_minute(connection, SENTIMENT.name, minutes.start, minutes.end)
-        finish(connection, SENTIMENT, minutes, counts, context)
+        finish(connection, SENTIMENT, minutes, counts)
     return result(minutes, len(scored), linked=linked, model=model.name)

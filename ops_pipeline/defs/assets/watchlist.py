@@ -4,7 +4,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from ops_pipeline.defs.minutes import finish, minutes_of, result
+from ops_pipeline.defs.minutes import Minutes, finish, result
 from ops_pipeline.defs.recompute import require_equal, unfinished
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain import watchlist as rules
@@ -14,11 +14,8 @@ from ops_pipeline.storage import watchlist as storage
 from ops_pipeline.storage.knowledge import cutoffs_between
 
 
-def materialize(
-    context: dg.AssetExecutionContext, pipeline: Pipeline
-) -> dg.MaterializeResult[object]:
+def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each ticker and decision; deciding again compares, and fails on a difference."""
-    minutes = minutes_of(context, pipeline)
     rows = 0
     with pipeline.engine.begin() as connection:
         feature_rows = features.features_between(connection, minutes.start, minutes.end)
@@ -28,9 +25,15 @@ def materialize(
         new = unfinished(connection, WATCHLIST, minutes)
         counts: dict[datetime, int] = {}
         for session, own in minutes.by_session():
-            members = storage.members_before(connection, session.day, own[0])
+            known = storage.decisions_known(
+                connection, session.day, own[0], minutes.end, before=own[0]
+            )
             decided = rules.fold(
-                own, session.opens_at, feature_rows, members, pipeline.watchlist_rules
+                {minute: cutoffs[minute] for minute in own},
+                session.opens_at,
+                feature_rows,
+                known,
+                pipeline.watchlist_rules,
             )
             stored = storage.entries_between(connection, session.day, own[0], minutes.end)
             require_equal(WATCHLIST, decided, stored, except_minutes=new)
@@ -39,5 +42,5 @@ def materialize(
                 if minute in new:
                     storage.insert_entries(connection, entries, session.day, cutoffs[minute])
                     rows += len(entries)
-        finish(connection, WATCHLIST, minutes, counts, context)
+        finish(connection, WATCHLIST, minutes, counts)
     return result(minutes, rows, due=len(counts))

@@ -1,4 +1,4 @@
-"""dbt's tests of the newest session's features, as asset checks."""
+"""dbt's tests of the newest sessions' features, as asset checks."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,9 @@ from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.session import MINUTE
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.knowledge import newest_stage_minutes
+
+# So many that a backfill of a month is tested whole.
+SESSIONS = 30
 
 
 def features_checks(settings: Settings) -> dg.AssetChecksDefinition:
@@ -21,15 +24,15 @@ def features_checks(settings: Settings) -> dg.AssetChecksDefinition:
     def features_tests(
         context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.AssetCheckResult]:
-        """Run dbt's tests over the newest session that has features."""
+        """Run dbt's tests over the newest sessions that have features."""
         with pipeline.engine.connect() as connection:
             progress = newest_stage_minutes(connection).get("features")
         if progress is None:
             yield from (_result(name, "no features yet") for name in names)
             return
-        session = pipeline.calendar.at(progress.minute)
-        start = session.opens_at if session else progress.minute
-        window = dbt.window_vars(start, progress.minute + MINUTE, pipeline.classifier.model)
+        first = pipeline.calendar.back(pipeline.calendar.day(progress.minute), SESSIONS)
+        end = progress.minute + MINUTE
+        window = dbt.window_vars(first.opens_at, end, pipeline.classifier.model)
         statuses = dbt.run(pipeline.settings, "test", window)
         yield from (_result(name, statuses.get(name, "did not run")) for name in names)
 

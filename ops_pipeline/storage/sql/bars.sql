@@ -50,17 +50,29 @@ where minute >= :start and minute < :end;
 
 -- name: newest_bars
 -- The newest bar of each of these tickers that was known at :now.
-select distinct on (ticker)
-    ticker,
-    minute,
-    open,
-    high,
-    low,
-    close,
-    volume
-from bars_1m
-where ticker = any(:tickers) and available_at <= :now and minute > :now - interval '7 days'
-order by ticker asc, minute desc;
+with wanted as (
+    select unnest(cast(:tickers as text[])) as ticker
+)
+
+select
+    newest.ticker,
+    newest.minute,
+    newest.open,
+    newest.high,
+    newest.low,
+    newest.close,
+    newest.volume
+from wanted
+inner join lateral (
+    select bar.*
+    from bars_1m as bar
+    where
+        bar.ticker = wanted.ticker and bar.available_at <= :now
+        and bar.minute <= :now and bar.minute > :now - interval '7 days'
+    order by bar.minute desc
+    limit 1
+) as newest on true
+order by newest.ticker;
 
 -- name: count_by_minute
 -- How many bars each minute in [start, end) has.

@@ -87,6 +87,12 @@ where id in (
     for update skip locked
 );
 
+-- name: release_all
+-- Give back what is held, whatever the leases say: nobody is at work.
+update dispatch_recommendations
+set status = 'PENDING', lease_until = null, claimed_at = null, dispatcher_run_id = null
+where status = 'PROCESSING';
+
 -- name: claim
 -- Take pending rows for one run, oldest minute first; each claim has the next epoch.
 with picked as (

@@ -1,31 +1,32 @@
 -- name: features_between
--- The feature rows in [start, end), by minute and ticker.
+-- The feature rows in [start, end) that their minutes may know, by minute and ticker.
 select
-    ticker,
-    minute,
-    bar_at,
-    close,
-    sma20,
-    sma50,
-    distance_sma20,
-    distance_sma50,
-    trend_state,
-    recent_vol,
-    vol_ratio,
-    volume_ratio,
-    volume_surge,
-    news_count_30,
-    news_count_60,
-    sentiment_60,
-    news_age_seconds_60,
-    confident_count_30,
-    confident_sentiment_30,
-    positive_count_30,
-    negative_count_30,
-    neutral_count_30
-from features.features_1m
-where minute >= :start and minute < :end
-order by minute, ticker;
+    made.ticker,
+    made.minute,
+    made.bar_at,
+    made.close,
+    made.sma20,
+    made.sma50,
+    made.distance_sma20,
+    made.distance_sma50,
+    made.trend_state,
+    made.recent_vol,
+    made.vol_ratio,
+    made.volume_ratio,
+    made.volume_surge,
+    made.news_count_30,
+    made.news_count_60,
+    made.sentiment_60,
+    made.news_age_seconds_60,
+    made.confident_count_30,
+    made.confident_sentiment_30,
+    made.positive_count_30,
+    made.negative_count_30,
+    made.neutral_count_30
+from features.features_1m as made
+inner join minute_cutoffs as decided on made.minute = decided.minute
+where made.minute >= :start and made.minute < :end and made.available_at <= decided.cutoff
+order by made.minute, made.ticker;
 
 -- name: count_by_minute
 -- How many tickers have features in each minute of [start, end).
@@ -68,9 +69,23 @@ order by reason;
 
 -- name: newest_feature_bars
 -- The bar that the newest features of each ticker stand on, as known at :now.
-select distinct on (ticker)
-    ticker,
-    bar_at
-from features.features_1m
-where ticker = any(:tickers) and available_at <= :now and minute > :now - interval '7 days'
-order by ticker asc, minute desc;
+with wanted as (
+    select unnest(cast(:tickers as text[])) as ticker
+)
+
+select
+    newest.ticker,
+    newest.bar_at
+from wanted
+inner join lateral (
+    select
+        made.ticker,
+        made.bar_at
+    from features.features_1m as made
+    where
+        made.ticker = wanted.ticker and made.available_at <= :now
+        and made.minute <= :now and made.minute > :now - interval '7 days'
+    order by made.minute desc
+    limit 1
+) as newest on true
+order by newest.ticker;

@@ -24,11 +24,11 @@ where minute >= :start and minute < :end
 order by minute;
 
 -- name: insert_stage_minutes
--- A stage has finished with these minutes.
+-- A stage has finished with these minutes; the run that did so first keeps its name on them.
 insert into stage_minutes (stage, minute, session_date, rows_count, run_id)
 values (:stage, :minute, :session_date, :rows_count, :run_id)
 on conflict (stage, minute) do update
-    set rows_count = excluded.rows_count, run_id = excluded.run_id, written_at = clock_timestamp();
+    set rows_count = excluded.rows_count, written_at = clock_timestamp();
 
 -- name: newest_stage_minutes
 -- How far each stage has come, and when it last wrote.

@@ -18,14 +18,21 @@ from signals
 where session_date = :session_date and minute >= :start and minute < :end
 order by minute, ticker;
 
--- name: last_actionable
--- The last minute before :minute in which each ticker was recommended, in this session.
+-- name: actionable_known
+-- What a session recommended before :start, as far as any minute in [start, end) may know.
 select
     ticker,
-    max(minute) as minute
+    minute,
+    available_at
 from signals
-where session_date = :session_date and minute < :minute and action <> 'HOLD'
-group by ticker;
+where
+    session_date = :session_date and minute < :start and action <> 'HOLD'
+    and available_at <= (
+        select max(asked.cutoff)
+        from minute_cutoffs as asked
+        where asked.session_date = :session_date and asked.minute >= :start and asked.minute < :end
+    )
+order by minute, ticker;
 
 -- name: insert_recommendation
 -- Hand an actionable signal to the dispatcher.

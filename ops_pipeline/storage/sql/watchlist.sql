@@ -27,17 +27,38 @@ from watchlist_entries
 where session_date = :session_date and minute >= :start and minute < :end
 order by minute, rank;
 
--- name: members_before
--- Who was in at the last decision of a session before a minute.
+-- name: decisions_known
+-- For each minute in [start, end), the newest decision before :before that it may know, with its members.
+with seen as (
+    select
+        asked.cutoff,
+        (
+            select max(decided.minute)
+            from watchlist_entries as decided
+            where
+                decided.session_date = :session_date
+                and decided.minute <= asked.minute and decided.minute < :before
+                and decided.available_at <= asked.cutoff
+        ) as minute
+    from minute_cutoffs as asked
+    where asked.session_date = :session_date and asked.minute >= :start and asked.minute < :end
+),
+
+newest as (
+    select
+        minute,
+        max(cutoff) as cutoff
+    from seen
+    group by minute
+)
+
 select
-    ticker,
-    entered_at
-from watchlist_entries
-where
-    session_date = :session_date and in_watchlist
-    and minute = (
-        select max(decided.minute)
-        from watchlist_entries as decided
-        where decided.session_date = :session_date and decided.minute < :minute
-    )
-order by rank;
+    newest.minute,
+    entry.available_at,
+    array_agg(entry.ticker order by entry.rank) filter (where entry.in_watchlist) as tickers,
+    array_agg(entry.entered_at order by entry.rank) filter (where entry.in_watchlist) as entered_at
+from newest
+inner join watchlist_entries as entry
+    on newest.minute = entry.minute and newest.cutoff >= entry.available_at
+group by newest.minute, entry.available_at
+order by newest.minute, entry.available_at;

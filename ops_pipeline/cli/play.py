@@ -1,0 +1,118 @@
+"""Plays sessions through Dagster: their data in this process, the dispatcher in one beside it."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from ops_pipeline.cli.console import err
+from ops_pipeline.domain.acceptance import Verdict
+from ops_pipeline.domain.session import Session
+from ops_pipeline.domain.stages import DATA_STAGES
+from ops_pipeline.settings import Mode, Settings, load
+
+if TYPE_CHECKING:
+    from ops_pipeline.defs.replay import Player
+
+OnProgress = Callable[[str, float], None]
+
+
+def play(settings: Settings, sessions: Sequence[Session], on_progress: OnProgress) -> list[Verdict]:
+    """Data and dispatch of these sessions in order, then every check, in the replay's databases.
+
+    The dispatcher trades a session while the data of the next one are made: it reads only what
+    was known by its own minutes.
+
+    Returns:
+        The verdicts of the checks that are not acceptance queries.
+    """
+    with player_of(settings, on_progress) as player, _beside() as dispatcher:
+        traded: list[Future[None]] = []
+        for session in sessions:
+            on_progress(str(session.day), 0)
+            player.data(session)
+            traded.append(dispatcher.submit(_dispatch, session))
+            traded[-1].add_done_callback(lambda _: on_progress("", 1))
+            # A dispatcher that failed ends the play now, not after the last day.
+            _raise_failure(traded)
+        for future in traded:
+            future.result()
+        on_progress("checks", 0)
+        return player.check()
+
+
+def fill(settings: Settings, sessions: Sequence[Session], on_progress: OnProgress) -> None:
+    """The data stages of these sessions in order; nothing is traded."""
+    with player_of(settings, on_progress) as player:
+        for session in sessions:
+            on_progress(str(session.day), 0)
+            player.data(session)
+
+
+def _raise_failure(futures: Sequence[Future[None]]) -> None:
+    for future in futures:
+        if future.done():
+            future.result()
+
+
+@contextmanager
+def player_of(settings: Settings, on_progress: OnProgress | None = None) -> "Iterator[Player]":
+    """What plays the minutes of a mode; on_progress is told of each finished stage."""
+    os.environ.update(settings.environment())
+    import dagster as dg
+
+    from ops_pipeline.definitions import defs
+    from ops_pipeline.defs.replay import Player
+
+    pipeline = (defs.resources or {})["pipeline"]
+    pipeline.on_progress = on_progress
+    with dg.DagsterInstance.get() as instance:
+        yield Player(defs, instance, settings.mode)
+    pipeline.engine.dispose()
+
+
+@contextmanager
+def _beside() -> Iterator[ProcessPoolExecutor]:
+    """One process for the dispatcher; it loads its code while the first data are made."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        pool.submit(_load)
+        yield pool
+
+
+def _load() -> None:
+    import ops_pipeline.definitions  # noqa: F401
+
+
+def _dispatch(session: Session) -> None:
+    with player_of(load(Mode.REPLAY.value)) as player:
+        player.dispatch(session)
+
+
+@contextmanager
+def shown(sessions: int, *, dispatched: bool, quiet: bool) -> Iterator[OnProgress]:
+    """Progress by trading day: a bar on a terminal, a line for each day begun elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    steps = sessions * (len(DATA_STAGES) + dispatched)
+    lines = not quiet and not err.is_terminal
+    begun = 0
+    with Progress(*columns, TimeElapsedColumn(), console=err, disable=quiet or lines) as progress:
+        task = progress.add_task("starting Dagster", total=steps)
+
+        def on_progress(what: str, share: float) -> None:
+            nonlocal begun
+            progress.advance(task, share)
+            if share:
+                return
+            begun += 1
+            text = f"{what}, day {begun} of {sessions}" if begun <= sessions else what
+            progress.update(task, description=text)
+            if lines:
+                err.print(text, markup=False)
+
+        yield on_progress
+        progress.update(task, completed=steps, description="done")

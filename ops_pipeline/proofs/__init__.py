@@ -1,0 +1,1 @@
+"""Prove: that pieces equal the whole, and that nothing looks ahead."""

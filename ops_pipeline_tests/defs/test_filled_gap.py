@@ -1,0 +1,152 @@
+"""A gap that is filled late: what was decided before it stays as it was decided."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ops_pipeline.settings import Settings
+from ops_pipeline_tests.defs.markets import generated
+from ops_pipeline_tests.defs.plays import DAY
+from ops_pipeline_tests.defs.world import World, open_world, prepare
+
+DECIDED = ("watchlist_entries", "signals", "dispatch_recommendations")
+LATER = timedelta(days=3)
+
+
+def minute(world: World, number: int) -> datetime:
+    return world.session(DAY).minutes()[number]
+
+
+def stamp(world: World, first: int, last: int, late: timedelta = timedelta()) -> None:
+    """Let these minutes know what was known so long after their usual decision instant."""
+    session = world.session(DAY)
+    for number in range(first, last + 1):
+        at = minute(world, number)
+        world.execute(
+            "insert into minute_cutoffs (minute, session_date, session_opens_at, cutoff, run_id)"
+            " values (:at, :day, :opens_at, :cutoff, 'by hand')",
+            at=at,
+            day=session.day,
+            opens_at=session.opens_at,
+            cutoff=world.pipeline.timing.as_of(at) + late,
+        )
+
+
+def play(world: World, first: int, last: int, *names: str) -> None:
+    between = minute(world, first), minute(world, last)
+    world.stages(*between, names) if names else world.stages(*between)
+
+
+def decided_from(world: World, first: int) -> dict[str, list[dict[str, Any]]]:
+    """All that was decided from a minute on, as it stands."""
+    statement = "select * from {} where minute >= :first order by minute, ticker"
+    return {
+        name: world.rows(statement.format(name), first=minute(world, first)) for name in DECIDED
+    }
+
+
+@pytest.fixture(scope="module")
+def six_minutes(template: Settings) -> Settings:
+    def play_them(world: World) -> None:
+        world.open_market(*generated(DAY))
+        stamp(world, 5, 10)
+        for number in range(5, 11):
+            play(world, number, number)
+
+    return prepare(template, "six_minutes", play_them)
+
+
+@pytest.fixture
+def gapped(six_minutes: Settings) -> Iterator[World]:
+    """Minutes 5 to 10 are decided, with a decision of the watchlist in the first and the last."""
+    with open_world(six_minutes) as world:
+        world.open_market(*generated(DAY))
+        yield world
+
+
+@pytest.fixture
+def filled(gapped: World) -> World:
+    """Minutes 0 to 4 are decided, too, three days later."""
+    stamp(gapped, 0, 4, LATER)
+    play(gapped, 0, 4)
+    return gapped
+
+
+def test_filling_a_gap_changes_nothing_that_was_decided(gapped: World) -> None:
+    before = decided_from(gapped, 5)
+    stamp(gapped, 0, 4, LATER)
+    play(gapped, 0, 4)
+    assert decided_from(gapped, 5) == before
+    assert all(rows != before[name] for name, rows in decided_from(gapped, 0).items())
+
+
+def test_session_with_a_filled_gap_is_computed_again_without_a_difference(filled: World) -> None:
+    before, decided = filled.hashes(), decided_from(filled, 5)
+    play(filled, 0, 10)
+    assert filled.hashes() == before
+    assert decided_from(filled, 5) == decided
+
+
+def test_minutes_after_a_filled_gap_have_entries_and_recommendations_of_their_own(
+    filled: World,
+) -> None:
+    """Had the gap been decided in time, who was in would have entered at the open."""
+    found = decided_from(filled, 5)
+    entered = [row["entered_at"] for row in found["watchlist_entries"] if row["in_watchlist"]]
+    assert min(entered) == minute(filled, 5)
+    recommended = decided_from(filled, 0)["dispatch_recommendations"]
+    in_gap = {row["ticker"] for row in recommended if row["minute"] < minute(filled, 5)}
+    assert in_gap & {row["ticker"] for row in found["dispatch_recommendations"]}
+
+
+# Each reads as if it had been there in time, but for when it could first be known.
+PLANTED = {
+    "watchlist decision": """
+        insert into watchlist_entries (minute, ticker, session_date, score, rank, in_watchlist,
+            reason, entered_at, sentiment_pressure, setup_quality, volatility, trend_alignment,
+            available_at)
+        values (:at, 'ZZZ', :day, 1, 1, true, 'in: score', :at, 1, 1, 1, 1, :known_at)""",
+    "signals": """
+        insert into signals (minute, ticker, session_date, action, rule, confidence, reason,
+            available_at)
+        select distinct :at, ticker, :day, 'BUY', 'BULL_ENTRY', 1, cast('{}' as jsonb), :known_at
+        from signals""",
+    "features": """
+        insert into features.features_1m
+        select planted.*
+        from features.features_1m as made,
+            jsonb_populate_record(made, jsonb_build_object(
+                'ticker', 'ZZZ', 'available_at', cast(:known_at as timestamptz))) as planted
+        where made.ticker = 'AAPL' and made.minute = :at and :day = made.session_date""",
+}
+
+
+planted = pytest.mark.parametrize(
+    ("what", "planted_at", "first"),
+    [("watchlist decision", 7, 8), ("signals", 4, 5), ("features", 10, 10)],
+)
+
+
+@planted
+def test_row_from_the_future_changes_nothing(
+    gapped: World, what: str, planted_at: int, first: int
+) -> None:
+    before = decided_from(gapped, first)
+    known_at = gapped.pipeline.timing.as_of(minute(gapped, 10)) + timedelta(microseconds=1)
+    gapped.execute(PLANTED[what], at=minute(gapped, planted_at), day=DAY, known_at=known_at)
+    play(gapped, first, 10, "watchlist", "signals")
+    assert decided_from(gapped, first) == before
+
+
+@planted
+def test_same_row_in_time_is_believed(
+    gapped: World, what: str, planted_at: int, first: int
+) -> None:
+    """What is planted above would matter if it were known."""
+    at = minute(gapped, planted_at)
+    gapped.execute(PLANTED[what], at=at, day=DAY, known_at=gapped.pipeline.timing.as_of(at))
+    with pytest.raises(dg.Failure, match="differ now"):
+        play(gapped, first, 10, "watchlist", "signals")
