@@ -25,6 +25,7 @@ RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MARKS = {
     "storage": ["postgres"],
     "dispatcher": ["postgres"],
+    "proofs": ["postgres"],
     "local": ["postgres"],
     "engine": ["postgres", "dagster"],
     "operations": ["postgres"],

@@ -30,7 +30,9 @@ def lookahead(
     as_json: JsonOption = False,
 ) -> None:
     """Decide minutes again without and with an absurd future; exit code 1 where one differs."""
-    request = market_of.requested(Mode.REPLAY.calendar, bars, news, tickers, (day, day), seed)
+    request = market_of.requested(
+        Mode.REPLAY.calendar, bars, news, tickers, market_of.parse_day(day), seed
+    )
     with running_server(Mode.REPLAY) as settings, scratch(settings, NAME) as made:
         market_of.put(made, request)
         with entered(environment(settings, NAME)) as inside:

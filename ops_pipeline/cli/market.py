@@ -53,8 +53,10 @@ def put(settings: Settings, request: Request) -> None:
     save_window(settings, PartitionWindow(request.sessions[0].day, request.sessions[-1].day))
 
 
-def parse_days(first: str | None, last: str | None) -> tuple[date | None, date | None]:
-    """The first and the last day as they were given, in order.
+def parse_days(
+    first: str | None, last: str | None, names: tuple[str, str] = ("--from", "--to")
+) -> tuple[date | None, date | None]:
+    """The first and the last day as they were given, by options of these names, in order.
 
     Raises:
         BadInput: one is no day, or they are the wrong way round.
@@ -66,10 +68,15 @@ def parse_days(first: str | None, last: str | None) -> tuple[date | None, date |
         except ValueError:
             raise BadInput(f"{name} must be a day like 2025-02-12, not {text!r}") from None
 
-    begin, end = parsed("--from", first), parsed("--to", last)
+    begin, end = (parsed(name, text) for name, text in zip(names, (first, last), strict=True))
     if begin and end and end < begin:
-        raise BadInput(f"--to {end} lies before --from {begin}")
+        raise BadInput(f"{names[1]} {end} lies before {names[0]} {begin}")
     return begin, end
+
+
+def parse_day(text: str) -> tuple[date | None, date | None]:
+    """The one day that --day names, as first and last."""
+    return parse_days(text, text, ("--day", "--day"))
 
 
 def requested(
@@ -77,15 +84,14 @@ def requested(
     bars: Path | None,
     news: Path | None,
     tickers: str | None,
-    days: tuple[str | None, str | None],
+    days: tuple[date | None, date | None],
     seed: int,
 ) -> Request:
     """The market that a verb was asked for: of files, or a generated one."""
     wanted = tuple(t.strip() for t in tickers.split(",") if t.strip()) if tickers else ()
-    parsed = parse_days(*days)
     if bars is not None:
-        return recorded(calendar, bars, news, wanted, parsed)
-    return generated(calendar, wanted, parsed, seed)
+        return recorded(calendar, bars, news, wanted, days)
+    return generated(calendar, wanted, days, seed)
 
 
 def recorded(

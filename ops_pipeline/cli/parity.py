@@ -34,7 +34,7 @@ def parity(
 ) -> None:
     """Play a day as ticks, as one backfill and as killed backfills; exit code 1 on a difference."""
     calendar = Mode.REPLAY.calendar
-    request = market_of.requested(calendar, bars, news, tickers, (day, day), seed)
+    request = market_of.requested(calendar, bars, news, tickers, market_of.parse_day(day), seed)
     (session,) = request.sessions
     with running_server(Mode.REPLAY) as settings, ExitStack() as stack:
         found = {way: stack.enter_context(scratch(settings, _name(way))) for way in WAYS}

@@ -60,7 +60,8 @@ def replay(
 ) -> None:
     """Play recorded or generated days through all stages, and print what came of them."""
     calendar = Mode.REPLAY.calendar
-    request = market_of.requested(calendar, bars, news, tickers, (first, last), seed)
+    days = market_of.parse_days(first, last)
+    request = market_of.requested(calendar, bars, news, tickers, days, seed)
     with running_server(Mode.REPLAY) as settings:
         report = _play(settings, request, rebuild=rebuild, quiet=as_json)
     show_report(report, as_json=as_json)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -46,6 +46,21 @@ def minutes_between(start: datetime, end: datetime, run_id: str, pipeline: Pipel
     """The session minutes in [start, end); none on a closed day."""
     pairs = tuple(pipeline.calendar.minutes_between(start, end))
     return Minutes(start, end, run_id, pairs)
+
+
+def with_cutoffs(
+    connection: Connection, minutes: Minutes
+) -> tuple[Minutes, dict[datetime, datetime]]:
+    """Those of the minutes that have a cut-off, and what it is.
+
+    The others wait: the stage features stamps it, and nothing is decided before.
+    """
+    cutoffs = {
+        found.minute: found.cutoff
+        for found in knowledge.cutoffs_between(connection, minutes.start, minutes.end)
+    }
+    pairs = tuple(pair for pair in minutes.pairs if pair[1] in cutoffs)
+    return replace(minutes, pairs=pairs), cutoffs
 
 
 def wait_until_settled(minutes: Minutes, pipeline: Pipeline) -> None:

@@ -69,7 +69,7 @@ def prove(
     Args:
         engine: a scratch that holds the session as it was stored; it is emptied on the way.
         session: the session.
-        minutes: which of its minutes; those that were not decided are left out.
+        minutes: which of its minutes; those not decided, or only after later ones, are left out.
         model: whose scores the features read.
         recompute: decides one minute again: features, watchlist and signals.
         on_minute: told of each minute that is done.
@@ -80,9 +80,8 @@ def prove(
         stored = _decisions(connection, minutes)
     samples: list[Sample] = []
     differences: list[Difference] = []
-    wanted = [cutoff for cutoff in cutoffs if cutoff.minute in set(minutes)]
     # Backwards, so that what one minute forgets no other one needs.
-    for cutoff in reversed(wanted):
+    for cutoff in _in_time([cutoff for cutoff in cutoffs if cutoff.minute in set(minutes)]):
         found = {STORED: stored[cutoff.minute]}
         for future in (REMOVED, POISONED):
             _set_future(engine, cutoff, future, model)
@@ -95,6 +94,18 @@ def prove(
             differences += compare(table, [cutoff.minute], one_table)[1]
         on_minute(cutoff.minute)
     return Lookahead(session.day, samples[::-1], differences, early)
+
+
+def _in_time(cutoffs: Sequence[Cutoff]) -> list[Cutoff]:
+    """Newest first; a minute that was filled in after a later one is left out.
+
+    It knew rows that the later one may not know, and those are forgotten by then.
+    """
+    kept: list[Cutoff] = []
+    for cutoff in reversed(cutoffs):
+        if not kept or cutoff.cutoff <= kept[-1].cutoff:
+            kept.append(cutoff)
+    return kept
 
 
 def _set_future(engine: Engine, cutoff: Cutoff, future: str, model: Model) -> None:

@@ -17,8 +17,8 @@ def scratch(settings: Settings, name: str) -> Iterator[Settings]:
     """Settings of an installation of the same mode, on the same server, that holds nothing yet."""
     variables = environment(settings, name)
     made = load(settings.mode.value, variables)
-    shutil.rmtree(made.var_dir, ignore_errors=True)
     with scratch_databases(made):
+        shutil.rmtree(made.var_dir, ignore_errors=True)
         with opened(made) as engine:
             migrate(engine)
         try:

@@ -65,19 +65,23 @@ def scratch_databases(settings: Settings) -> Iterator[None]:
     """New databases for as long as they are needed; what an earlier use left behind goes first.
 
     Raises:
-        Unsafe: their name is not that of a scratch.
+        Unsafe: their name is not that of a scratch, or another one works with them.
     """
     if SCRATCH not in settings.base_name:
         raise Unsafe(f"{settings.base_name} is not the name of a scratch")
     names = [settings.pipeline_database, settings.dagster_database]
+    # The session stays open because the lock is its own: two at once would drop each other's.
     with _session(settings, "postgres") as connection:
+        lock = "select pg_try_advisory_lock(hashtext(%s))"
+        row = connection.execute(lock, [settings.pipeline_database]).fetchone()
+        if row is None or not row[0]:
+            raise Unsafe("another one is at work with the same scratch", "wait until it is done")
         _drop(connection, names)
         _create(connection, names)
         _tune(settings)
-    try:
-        yield
-    finally:
-        with _session(settings, "postgres") as connection:
+        try:
+            yield
+        finally:
             _drop(connection, names)
 
 

@@ -14,7 +14,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 # Ingest takes it shared before it stamps a row; the cut-off is read under the exclusive one.
 KNOWLEDGE_LOCK = 7_310_001
 # Held by the one that steps a replay's dispatcher through its minutes.
-DRIVER_LOCK = 7_310_002
+DRIVER_LOCK = 7_310_003
 
 
 def server_of(settings: Settings) -> Server:

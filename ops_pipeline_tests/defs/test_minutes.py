@@ -7,7 +7,7 @@ import pytest
 
 from ops_pipeline.defs.partitions import minute_partitions, partition_key
 from ops_pipeline.settings import Mode, PartitionWindow, Settings
-from ops_pipeline_tests.defs.markets import plain, warm_up
+from ops_pipeline_tests.defs.markets import generated, plain, warm_up
 from ops_pipeline_tests.defs.world import STAGES, World
 
 HALF_DAY = date(2025, 11, 28)
@@ -118,3 +118,16 @@ class TestWhenTheClocksChange:
 def test_sandbox_minute_has_a_utc_key(template: Settings) -> None:
     minute = datetime(2025, 2, 15, 23, 59, tzinfo=UTC)
     assert partition_key(minute, Mode.SANDBOX.calendar) == "2025-02-15T23:59+0000"
+
+
+def test_minutes_whose_features_were_not_made_are_not_decided(world: World) -> None:
+    """A service that is switched off leaves minutes that its successors take up later."""
+    world.open_market(*generated(date(2025, 2, 12)))
+    minutes = world.session(date(2025, 2, 12)).minutes()
+    world.stages(minutes[0], minutes[0])
+    said = world.stages(minutes[0], minutes[5], ["watchlist", "signals"])
+    assert [said[name]["minutes"] for name in ("watchlist", "signals")] == [1, 1]
+    decided = "select count(*) from stage_minutes where stage in ('watchlist', 'signals')"
+    assert world.value(decided) == 2
+    world.stages(minutes[1], minutes[5])
+    assert world.value(decided) == 12

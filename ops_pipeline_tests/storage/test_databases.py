@@ -19,6 +19,7 @@ from ops_pipeline.storage.databases import (
     drop_pipeline,
     grant_reader,
     keep_reader_password,
+    scratch_databases,
 )
 from ops_pipeline.storage.engine import open_engine, reachable
 from ops_pipeline.storage.migrate import migrate, shipped
@@ -168,3 +169,32 @@ def test_a_readers_password_is_made_once_for_its_owner_alone(tmp_path: Path) -> 
     assert path.read_text() == first
     assert len(json.loads(first)["password"]) >= 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def scratch_of(settings: Settings) -> Settings:
+    assert settings.server is not None
+    server = replace(settings.server, base_name="here_scratch_there")
+    return replace(settings, server=server)
+
+
+def test_a_scratch_is_there_while_it_is_used_and_gone_afterwards(server: Settings) -> None:
+    scratch = scratch_of(server)
+    with scratch_databases(scratch):
+        assert open_engine(scratch).connect().exec_driver_sql("select 1").scalar() == 1
+    with pytest.raises(OperationalError, match="does not exist"):
+        open_engine(scratch).connect()
+
+
+def test_a_scratch_has_one_user_at_a_time(server: Settings) -> None:
+    scratch = scratch_of(server)
+    with (
+        scratch_databases(scratch),
+        pytest.raises(Unsafe, match="same scratch"),
+        scratch_databases(scratch),
+    ):
+        pass
+
+
+def test_what_is_no_scratch_by_name_is_not_dropped(server: Settings) -> None:
+    with pytest.raises(Unsafe, match="not the name of a scratch"), scratch_databases(server):
+        pass

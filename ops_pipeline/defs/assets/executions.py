@@ -1,6 +1,6 @@
 """Stage dispatch: recommendations through the gates, each executed at most once."""
 
-from datetime import date
+from datetime import date, datetime
 
 import dagster as dg
 
@@ -8,8 +8,11 @@ from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.dispatcher.replay import Played, play
 from ops_pipeline.dispatcher.run import run_until_idle
 from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.stages import SIGNALS
 from ops_pipeline.operations.explain import explain_run
 from ops_pipeline.operations.explain_page import as_note
+from ops_pipeline.storage.knowledge import finished_minutes
 
 
 class DispatchConfig(dg.Config):
@@ -32,6 +35,7 @@ def materialize(
         if session is None:
             raise BadInput(f"{config.session} is no session")
         minutes = session.minutes()
+        _require_signals(pipeline, minutes)
         played = play(
             desk,
             minutes,
@@ -42,6 +46,14 @@ def materialize(
     return dg.MaterializeResult(
         metadata={**played.__dict__, "mode": pipeline.mode.value, "explained": explained}
     )
+
+
+def _require_signals(pipeline: Pipeline, minutes: list[datetime]) -> None:
+    """A minute is played once: what would be recommended in it later would wait for ever."""
+    with pipeline.engine.connect() as connection:
+        done = finished_minutes(connection, [SIGNALS.name], minutes[0], minutes[-1] + MINUTE)
+    if len(done) < len(minutes):
+        raise BadInput(f"signals are there for {len(done)} of {len(minutes)} minutes")
 
 
 def _explained(pipeline: Pipeline, run_id: str) -> dg.MetadataValue[str]:

@@ -6,7 +6,7 @@ from datetime import datetime
 import dagster as dg
 from sqlalchemy import Connection
 
-from ops_pipeline.defs.minutes import Minutes, finish, result
+from ops_pipeline.defs.minutes import Minutes, finish, result, with_cutoffs
 from ops_pipeline.defs.recompute import require_equal, unfinished
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain import signals as rules
@@ -15,7 +15,6 @@ from ops_pipeline.domain.stages import SIGNALS
 from ops_pipeline.domain.values import FeatureRow, Signal
 from ops_pipeline.storage import features, watchlist
 from ops_pipeline.storage import signals as storage
-from ops_pipeline.storage.knowledge import cutoffs_between
 from ops_pipeline.storage.signals import Decided
 
 
@@ -25,9 +24,7 @@ def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[ob
     actionable = 0
     with pipeline.engine.begin() as connection:
         rows = features.features_between(connection, minutes.start, minutes.end)
-        cutoffs = {
-            c.minute: c.cutoff for c in cutoffs_between(connection, minutes.start, minutes.end)
-        }
+        minutes, cutoffs = with_cutoffs(connection, minutes)
         new = unfinished(connection, SIGNALS, minutes)
         for session, own in minutes.by_session():
             asking = {minute: cutoffs[minute] for minute in own}

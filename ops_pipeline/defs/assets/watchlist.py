@@ -4,14 +4,13 @@ from datetime import datetime
 
 import dagster as dg
 
-from ops_pipeline.defs.minutes import Minutes, finish, result
+from ops_pipeline.defs.minutes import Minutes, finish, result, with_cutoffs
 from ops_pipeline.defs.recompute import require_equal, unfinished
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain import watchlist as rules
 from ops_pipeline.domain.stages import WATCHLIST
 from ops_pipeline.storage import features
 from ops_pipeline.storage import watchlist as storage
-from ops_pipeline.storage.knowledge import cutoffs_between
 
 
 def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
@@ -19,9 +18,7 @@ def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[ob
     rows = 0
     with pipeline.engine.begin() as connection:
         feature_rows = features.features_between(connection, minutes.start, minutes.end)
-        cutoffs = {
-            c.minute: c.cutoff for c in cutoffs_between(connection, minutes.start, minutes.end)
-        }
+        minutes, cutoffs = with_cutoffs(connection, minutes)
         new = unfinished(connection, WATCHLIST, minutes)
         counts: dict[datetime, int] = {}
         for session, own in minutes.by_session():

@@ -5,8 +5,9 @@ import dagster as dg
 from ops_pipeline.defs.lookahead import copy_and_prove
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.session import Session
+from ops_pipeline.domain.stages import SIGNALS
 from ops_pipeline.proofs.lookahead import Lookahead
-from ops_pipeline.storage.knowledge import newest_stage_minutes
+from ops_pipeline.storage.knowledge import finished_minutes, newest_stage_minutes
 
 
 @dg.asset_check(
@@ -25,13 +26,15 @@ def nothing_looks_ahead(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckRe
 
 def _newest_closed(pipeline: Pipeline) -> Session | None:
     with pipeline.engine.connect() as connection:
-        progress = newest_stage_minutes(connection).get("signals")
-    if progress is None:
-        return None
-    session = pipeline.calendar.on(pipeline.calendar.day(progress.minute))
-    if session is not None and progress.minute == session.minutes()[-1]:
-        return session
-    return pipeline.calendar.before(pipeline.calendar.day(progress.minute))
+        progress = newest_stage_minutes(connection).get(SIGNALS.name)
+        if progress is None:
+            return None
+        today = pipeline.calendar.day(progress.minute)
+        session = pipeline.calendar.on(today)
+        if session is None or progress.minute != session.minutes()[-1]:
+            session = pipeline.calendar.before(today)
+        opens, closes = session.opens_at, session.closes_at
+        return session if finished_minutes(connection, [SIGNALS.name], opens, closes) else None
 
 
 def _result(found: Lookahead) -> dg.AssetCheckResult:
@@ -42,7 +45,8 @@ def _result(found: Lookahead) -> dg.AssetCheckResult:
         for d in found.differences[:20]
     ]
     return dg.AssetCheckResult(
-        passed=found.is_clean,
+        # A session of which nothing was decided proves nothing.
+        passed=found.is_clean and bool(found.samples),
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{found.day}: {len(found.samples)} minutes, {len(unequal)} of them differ,"
         f" {len(found.early)} rows known too early",

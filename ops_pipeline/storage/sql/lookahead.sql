@@ -1,12 +1,12 @@
 -- name: forget_bars
--- Remove what was not known yet at the cut-off of a minute.
+-- Remove what was not known yet, and later minutes: a late cut-off could know those.
 delete from bars_1m
-where available_at > :cutoff;
+where available_at > :cutoff or minute > :minute;
 
 -- name: forget_revisions
--- Remove what was not known yet at the cut-off of a minute.
+-- Remove what was not known yet, and later minutes: a late cut-off could know those.
 delete from bar_revisions
-where available_at > :cutoff;
+where available_at > :cutoff or minute > :minute;
 
 -- name: forget_links
 -- Remove what was not known yet, and what hangs on it.
