@@ -187,7 +187,8 @@ def plays(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     assert server.server is not None
     own = replace(server.server, base_name="three_ways")
     settings = replace(server, server=own, var_dir=tmp_path_factory.mktemp("three_ways"))
-    request = market.requested(Mode.REPLAY.calendar, None, None, None, (str(DAY), str(DAY)), 7)
+    days = market.parse_day(str(DAY))
+    request = market.requested(Mode.REPLAY.calendar, None, None, None, days, 7)
     killed: list[datetime] = []
     in_child = ways._in_child
 
