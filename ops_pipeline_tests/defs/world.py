@@ -1,5 +1,6 @@
 """A replay of a test's own: its database, its market, its Dagster, and ways to play minutes."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,44 +27,12 @@ from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.stages import DATA_STAGES
 from ops_pipeline.domain.values import Bar, NewsEntry
 from ops_pipeline.settings import Mode, PartitionWindow, Settings, save_window
+from ops_pipeline.storage.fingerprint import TABLES, Row, rows_of
 from ops_pipeline.storage.universe import replace_universe
 
 START = "dagster/asset_partition_range_start"
 END = "dagster/asset_partition_range_end"
 STAGES = [stage.name for stage in DATA_STAGES]
-# What may differ between two equal plays: identities that are drawn, and the server's clock.
-VOLATILE = {
-    "id",
-    "run_id",
-    "recommendation_id",
-    "execution_id",
-    "dispatcher_run_id",
-    "orchestrator_run_id",
-    "written_at",
-    "created_at",
-    "claimed_at",
-    "lease_until",
-}
-TABLES = {
-    "minute_cutoffs": "",
-    "stage_minutes": "",
-    "bars_1m": "",
-    "bar_revisions": "",
-    "news_items": "",
-    "news_provenance": "",
-    "news_tickers": "",
-    "news_sentiments": "",
-    "features.features_1m": "",
-    "watchlist_entries": "",
-    "signals": "",
-    "dispatch_recommendations": "",
-    "dispatcher_runs": "",
-    # In place of its drawn id, an execution carries what its recommendation is about.
-    "dispatch_executions": """ || (
-        select jsonb_build_object('recommendation', jsonb_build_array(ticker, minute, intent))
-        from dispatch_recommendations as recommendation
-        where recommendation.id = t.recommendation_id)""",
-}
 
 
 class World:
@@ -178,21 +147,17 @@ class World:
 
     def hashes(self) -> dict[str, str]:
         """One digest for each table: its rows in order, without what may differ."""
-        return {name: self._digest(name, extra) for name, extra in TABLES.items()}
-
-    def _digest(self, name: str, extra: str) -> str:
-        statement = f"""
-            select count(*) || ' rows ' || md5(coalesce(string_agg(line, '|' order by line), ''))
-            from (
-                select ((to_jsonb(t) - cast(:volatile as text [])){extra})::text
-                collate "C" as line
-                from {name} as t
-            ) as lines"""
-        return str(self.value(statement, volatile=sorted(VOLATILE)))
+        with self.pipeline.engine.connect() as connection:
+            return {table.name: _digest(rows_of(connection, table)) for table in TABLES}
 
     @property
     def _market(self) -> RecordedMarket:
         return RecordedMarket(self.settings.mode_dir / "market")
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    text = "\n".join(row.document for row in rows)
+    return f"{len(rows)} rows {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 @contextmanager
