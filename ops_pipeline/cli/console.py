@@ -2,19 +2,22 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ops_pipeline.settings import Mode
+
+Result = TypeVar("Result")
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -53,6 +56,18 @@ def plain(value: Any) -> Any:
     return value
 
 
+def show_result(
+    result: Result, to_people: Callable[[Result], None], *, as_json: bool, is_normal: bool
+) -> None:
+    """Print a result as JSON or for people; exit code 1 where it is not normal."""
+    if as_json:
+        print_json(result)
+    else:
+        to_people(result)
+    if not is_normal:
+        raise typer.Exit(1)
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table with numbers to the right."""
     made = Table(
@@ -85,6 +100,12 @@ def show(cell: object) -> str:
     if isinstance(cell, float):
         return f"{cell:,.2f}"
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
+
+
+def progress(*, quiet: bool) -> Progress:
+    """The house's progress bars, on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=err, disable=quiet)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.values import NewsEntry
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
-from ops_pipeline.settings import PartitionWindow, Settings, save_window
+from ops_pipeline.settings import PartitionWindow, Settings
 from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.universe import replace_universe
 
@@ -43,14 +43,18 @@ class Request:
     bars: pd.DataFrame
     news: list[NewsEntry]
 
+    @property
+    def window(self) -> PartitionWindow:
+        """Its days."""
+        return PartitionWindow(self.sessions[0].day, self.sessions[-1].day)
+
 
 def put(settings: Settings, request: Request) -> None:
-    """Make a market that of a replay: its bars and news, its tickers, its days."""
+    """Make a market that of a replay: its bars and news, and its tickers."""
     with opened(settings) as engine, engine.begin() as connection:
         replace_universe(connection, tickers_of(request.tickers))
     market = RecordedMarket(settings.mode_dir / "market")
     market.save(request.bars, request.news, request.market)
-    save_window(settings, PartitionWindow(request.sessions[0].day, request.sessions[-1].day))
 
 
 def parse_days(

@@ -4,19 +4,20 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from ops_pipeline.cli import market as market_of
-from ops_pipeline.cli.console import JsonOption, err, out, print_json, say, table
+from ops_pipeline.cli.console import JsonOption, out, progress, say, show_result, table
 from ops_pipeline.cli.server import running_server
 from ops_pipeline.cli.ways import OnMinute, as_killed_pieces, as_range, as_ticks
 from ops_pipeline.domain.session import Session, both_zones
 from ops_pipeline.proofs.parity import Difference, Parity, TableParity, Way, compare
 from ops_pipeline.proofs.scratch import environment, scratch
-from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.settings import Mode, Settings, save_window
 from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.fingerprint import TABLES, rows_of
 
@@ -40,14 +41,10 @@ def parity(
         found = {way: stack.enter_context(scratch(settings, _name(way))) for way in WAYS}
         for made in found.values():
             market_of.put(made, request)
+            save_window(made, request.window)
         ways = _play(settings, session, quiet=as_json)
         result = _compare(session, ways, found)
-    if as_json:
-        print_json(result)
-    else:
-        _print(result)
-    if not result.is_equal:
-        raise typer.Exit(1)
+    show_result(result, _print, as_json=as_json, is_normal=result.is_equal)
 
 
 def _name(way: str) -> str:
@@ -57,28 +54,27 @@ def _name(way: str) -> str:
 def _play(settings: Settings, session: Session, *, quiet: bool) -> list[Way]:
     """Two at a time: one process each, and PostgreSQL beside them."""
     minutes = session.minutes()
-    with ThreadPoolExecutor(2) as pool, _progress(len(minutes), quiet=quiet) as progress:
+    with ThreadPoolExecutor(2) as pool, _shown(len(minutes), quiet=quiet) as on_minute:
         # The longest first.
         playing: dict[str, Future[float]] = {
-            way: pool.submit(_timed, settings, way, minutes, progress[way])
+            way: pool.submit(_timed, settings, way, minutes, on_minute[way])
             for way in reversed(WAYS)
         }
         return [Way(way, playing[way].result()) for way in WAYS]
 
 
-def _timed(settings: Settings, way: str, minutes: Sequence[object], on_minute: OnMinute) -> float:
+def _timed(settings: Settings, way: str, minutes: Sequence[datetime], on_minute: OnMinute) -> float:
     begun = time.monotonic()
-    WAYS[way](environment(settings, _name(way)), minutes, on_minute)  # type: ignore[arg-type]
+    WAYS[way](environment(settings, _name(way)), minutes, on_minute)
     return round(time.monotonic() - begun, 1)
 
 
 @contextmanager
-def _progress(minutes: int, *, quiet: bool) -> Iterator[dict[str, OnMinute]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=err, disable=quiet) as progress:
-        tasks = {way: progress.add_task(way, total=minutes) for way in reversed(WAYS)}
+def _shown(minutes: int, *, quiet: bool) -> Iterator[dict[str, OnMinute]]:
+    with progress(quiet=quiet) as bars:
+        tasks = {way: bars.add_task(way, total=minutes) for way in reversed(WAYS)}
         yield {
-            way: lambda share, task=task: progress.advance(task, share)  # type: ignore[misc]
+            way: lambda share, task=task: bars.advance(task, share)  # type: ignore[misc]
             for way, task in tasks.items()
         }
 
@@ -108,9 +104,14 @@ def _print(result: Parity) -> None:
     if result.is_equal:
         say("every way gives the same rows in every minute")
         return
-    columns = ["table", "minute", "row", "column", *(way.name for way in result.ways[:1]), "other"]
+    out.print(difference_table(result.differences))
+
+
+def difference_table(differences: Sequence[Difference]) -> Table:
+    """What differs, value by value; the first column of values is what others are held to."""
+    columns = ["table", "minute", "row", "column", differences[0].ways[0], "other"]
     shown = [
         [d.table, both_zones(d.minute), d.key, d.column, d.values[0], f"{d.ways[1]}: {d.values[1]}"]
-        for d in result.differences[:SHOWN]
+        for d in differences[:SHOWN]
     ]
-    out.print(table(f"{len(result.differences)} values differ", columns, shown))
+    return table(f"{len(differences)} values differ", columns, shown)

@@ -7,9 +7,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-from ops_pipeline.cli.console import err
+from ops_pipeline.cli.console import err, progress
 from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.stages import DATA_STAGES
@@ -96,23 +94,22 @@ def _dispatch(session: Session) -> None:
 @contextmanager
 def shown(sessions: int, *, dispatched: bool, quiet: bool) -> Iterator[OnProgress]:
     """Progress by trading day: a bar on a terminal, a line for each day begun elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     steps = sessions * (len(DATA_STAGES) + dispatched)
     lines = not quiet and not err.is_terminal
     begun = 0
-    with Progress(*columns, TimeElapsedColumn(), console=err, disable=quiet or lines) as progress:
-        task = progress.add_task("starting Dagster", total=steps)
+    with progress(quiet=quiet or lines) as bars:
+        task = bars.add_task("starting Dagster", total=steps)
 
         def on_progress(what: str, share: float) -> None:
             nonlocal begun
-            progress.advance(task, share)
+            bars.advance(task, share)
             if share:
                 return
             begun += 1
             text = f"{what}, day {begun} of {sessions}" if begun <= sessions else what
-            progress.update(task, description=text)
+            bars.update(task, description=text)
             if lines:
                 err.print(text, markup=False)
 
         yield on_progress
-        progress.update(task, completed=steps, description="done")
+        bars.update(task, completed=steps, description="done")

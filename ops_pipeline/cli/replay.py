@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from ops_pipeline.cli import market as market_of
-from ops_pipeline.cli.console import JsonOption, err, out, print_json, say, table
+from ops_pipeline.cli.console import JsonOption, err, out, say, show_result, table
 from ops_pipeline.cli.play import play, shown
 from ops_pipeline.cli.server import prepare, running_server
 from ops_pipeline.domain.acceptance import Ranges, Verdict
@@ -69,12 +69,7 @@ def replay(
 
 def show_report(report: ReplayReport, *, as_json: bool) -> None:
     """Print what a replay came to; exit code 1 where a check is not normal."""
-    if as_json:
-        print_json(report)
-    else:
-        _print(report)
-    if not report.is_normal:
-        raise typer.Exit(1)
+    show_result(report, _print, as_json=as_json, is_normal=report.is_normal)
 
 
 def _play(

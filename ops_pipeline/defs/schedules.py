@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -94,34 +95,41 @@ def dispatch_sensor(
     )
 
 
-@dg.schedule(
-    job=acceptance_job,
-    cron_schedule="*/5 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
-def acceptance_schedule(
-    context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
-) -> dg.RunRequest | dg.SkipReason:
-    """Ask the acceptance queries every five minutes."""
-    if not pipeline.mode.is_live:
-        return REPLAY
-    return dg.RunRequest(tags={"ops/mode": pipeline.mode.value})
+def _live_schedule(
+    name: str, job: UnresolvedAssetJobDefinition, cron_schedule: str, description: str
+) -> dg.ScheduleDefinition:
+    """A schedule that runs a job as it is, in live modes only."""
+
+    @dg.schedule(
+        name=name,
+        job=job,
+        cron_schedule=cron_schedule,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+    ) -> dg.RunRequest | dg.SkipReason:
+        if not pipeline.mode.is_live:
+            return REPLAY
+        return dg.RunRequest(tags={"ops/mode": pipeline.mode.value})
+
+    return schedule
 
 
-@dg.schedule(
-    job=lookahead_job,
-    cron_schedule="30 21 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+acceptance_schedule = _live_schedule(
+    "acceptance_schedule",
+    acceptance_job,
+    "*/5 * * * *",
+    "Ask the acceptance queries every five minutes.",
 )
-def lookahead_schedule(
-    context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
-) -> dg.RunRequest | dg.SkipReason:
-    """Prove the newest session once a day, after the close."""
-    if not pipeline.mode.is_live:
-        return REPLAY
-    return dg.RunRequest(tags={"ops/mode": pipeline.mode.value})
+lookahead_schedule = _live_schedule(
+    "lookahead_schedule",
+    lookahead_job,
+    "30 21 * * *",
+    "Prove the newest session once a day, after the close.",
+)
 
 
 def _is_busy(instance: dg.DagsterInstance, lane: str) -> bool:

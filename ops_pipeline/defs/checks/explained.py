@@ -42,10 +42,8 @@ def every_execution_explained(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetC
 def window(calendar: Calendar, now: datetime) -> tuple[date, date]:
     """The first and the last day of the sessions that are looked at: the present's is the last."""
     today = calendar.day(now)
-    last = first = today if calendar.on(today) else calendar.before(today).day
-    for _ in range(SESSIONS - 1):
-        first = calendar.before(first).day
-    return first, last
+    last = today if calendar.on(today) else calendar.before(today).day
+    return calendar.back(last, SESSIONS - 1).day, last
 
 
 def _finding(executions: int, lost: Sequence[Unresolved]) -> str:
