@@ -1,5 +1,6 @@
 """Gives PostgreSQL an account that it accepts: it refuses to run as root."""
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -65,7 +66,10 @@ def server_account(data: Path | None) -> Account:
     owner = data.stat() if data else None
     if owner and owner.st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
-    entry = _entry() or _created_entry()
+    with open("/etc/passwd", "rb") as users:
+        # Two first starts at once would each make a user, and one of the two is lost again.
+        fcntl.flock(users, fcntl.LOCK_EX)
+        entry = _entry() or _created_entry()
     return Account(entry.pw_uid, entry.pw_gid)
 
 
@@ -80,7 +84,6 @@ def _created_entry() -> pwd.struct_passwd:
     program = shutil.which("useradd", path=ADMIN_PATH)
     command = ["-r", "-M", "-d", "/nonexistent", "-s", "/usr/sbin/nologin", SERVER_USER]
     said = Account().run([program, *command]).stdout.strip() if program else "there is no useradd"
-    # Another start may have made it meanwhile, so only its absence counts.
     if entry := _entry():
         return entry
     raise BadConfiguration(

@@ -4,6 +4,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,14 @@ def test_a_missing_package_is_a_line_to_act_on(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(BadConfiguration, match="is not installed") as caught:
         shipped_tree()
     assert "pip install" in caught.value.hint
+
+
+@as_root
+def test_first_starts_side_by_side_agree_on_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "SERVER_USER", "ops-pipeline-test")
+    try:
+        with ProcessPoolExecutor(4, get_context("fork")) as pool:
+            found = set(pool.map(server_account, [None] * 4))
+        assert found == {server_account(None)}
+    finally:
+        Account().run(["/usr/sbin/userdel", "ops-pipeline-test"])
