@@ -66,7 +66,7 @@ def server_account(data: Path | None) -> Account:
     owner = data.stat() if data else None
     if owner and owner.st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
-    with open("/etc/passwd", "rb") as users:
+    with Path("/etc/passwd").open("rb") as users:
         # Two first starts at once would each make a user, and one of the two is lost again.
         fcntl.flock(users, fcntl.LOCK_EX)
         entry = _entry() or _created_entry()
