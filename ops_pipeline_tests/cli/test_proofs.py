@@ -18,7 +18,7 @@ from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.proofs.lookahead import Lookahead, Sample
 from ops_pipeline.proofs.parity import Difference, Parity, TableParity, Way
 from ops_pipeline.proofs.scratch import scratch
-from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.settings import Mode, Settings, save_window
 from ops_pipeline.storage.databases import SCRATCH
 from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.fingerprint import TABLES
@@ -208,6 +208,7 @@ def plays(server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         }
         for made in found.values():
             market.put(made, request)
+            save_window(made, request.window)
         played = parity._play(settings, SHORT, quiet=True)
         yield Plays(played, found, killed)
 
