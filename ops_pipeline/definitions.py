@@ -6,6 +6,7 @@ from ops_pipeline.defs.assets import bars, features, news, sentiment, signals, w
 from ops_pipeline.defs.checks.acceptance import acceptance
 from ops_pipeline.defs.checks.explained import every_execution_explained
 from ops_pipeline.defs.checks.features import features_checks
+from ops_pipeline.defs.checks.freshness import bars_are_fresh
 from ops_pipeline.defs.checks.lookahead import nothing_looks_ahead
 from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
 from ops_pipeline.defs.jobs import acceptance_job, dispatch_job, lookahead_job, minute_job
@@ -13,6 +14,7 @@ from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.schedules import (
     acceptance_schedule,
     dispatch_sensor,
+    freshness_sensor,
     lookahead_schedule,
     minute_schedule,
 )
@@ -36,13 +38,14 @@ def build(settings: Settings) -> dg.Definitions:
         ],
         asset_checks=[
             acceptance,
+            bars_are_fresh,
             every_execution_explained,
             features_checks(settings),
             nothing_looks_ahead,
         ],
         jobs=[minute_job, dispatch_job, acceptance_job, lookahead_job],
         schedules=[minute_schedule, acceptance_schedule, lookahead_schedule],
-        sensors=[dispatch_sensor],
+        sensors=[dispatch_sensor, freshness_sensor],
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.
         executor=dg.in_process_executor,

@@ -12,12 +12,18 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
-from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.domain.errors import BadConfiguration, Unsafe
 from ops_pipeline.domain.session import ROUND_THE_CLOCK, Calendar
 from ops_pipeline.domain.thresholds import PROFILES, DispatcherConfig
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
+SANDBOX, DAEMON, WEB = "sandbox", "daemon", "web"
 DEFAULT_BASE_NAME = "ops_pipeline"
+# Of the server that plays a market on this machine; they open nothing else.
+SANDBOX_KEY, SANDBOX_SECRET = "sandbox-key", "sandbox-secret"
+ALPACA_FEEDS = ("iex", "sip")
+# The host of the live account is not among them, and must never be.
+ALPACA_HOSTS = ("data.alpaca.markets", "data.sandbox.alpaca.markets", "paper-api.alpaca.markets")
 
 
 class Mode(StrEnum):
@@ -25,11 +31,18 @@ class Mode(StrEnum):
 
     REPLAY = "replay"
     SANDBOX = "sandbox"
+    SIMULATED = "simulated"
 
     @property
     def is_live(self) -> bool:
         """Whether this mode's present is the real one."""
         return self is not Mode.REPLAY
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The background processes of this mode, in the order in which they start."""
+        own = (SANDBOX,) if self is Mode.SANDBOX else ()
+        return (*own, DAEMON, WEB)
 
     @property
     def calendar(self) -> Calendar:
@@ -47,6 +60,22 @@ class Server:
     password: str = field(repr=False)
     base_name: str = DEFAULT_BASE_NAME
     is_embedded: bool = False
+
+
+@dataclass(frozen=True)
+class AlpacaAccess:
+    """Who asks Alpaca, where, and for which feed; the secrets stay out of every message."""
+
+    key: str = field(repr=False)
+    secret: str = field(repr=False)
+    data_url: str = "https://data.alpaca.markets"
+    trading_url: str = "https://paper-api.alpaca.markets"
+    feed: str = "iex"
+
+    @property
+    def masked_key(self) -> str:
+        """Enough of the key to tell two of them apart."""
+        return f"{self.key[:2]}...{self.key[-2:]}" if len(self.key) > 8 else "..."
 
 
 @dataclass(frozen=True)
@@ -68,6 +97,16 @@ class Settings:
     web_port: int = 3000
     seed: int = 7
     window: PartitionWindow | None = None
+    alpaca: AlpacaAccess | None = None
+    sandbox_port: int = 8600
+    contact: str = ""
+    universe_file: Path | None = None
+    allows_private_feeds: bool = False
+
+    @property
+    def sandbox_url(self) -> str:
+        """Where the sandbox answers."""
+        return f"http://127.0.0.1:{self.sandbox_port}"
 
     @property
     def mode_dir(self) -> Path:
@@ -117,6 +156,7 @@ class Settings:
             "OPS_MODE": self.mode.value,
             "OPS_VAR_DIR": str(self.var_dir),
             "OPS_SEED": str(self.seed),
+            "OPS_SANDBOX_PORT": str(self.sandbox_port),
             "OPS_DAGSTER_DIR": str(self.mode_dir / "dagster"),
             "OPS_DAGSTER_DB_HOST": self.server.host,
             "OPS_DAGSTER_DB_PORT": port,
@@ -163,6 +203,11 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         seed=_seed(environ.get("OPS_SEED") or "7"),
         web_port=_port("OPS_WEB_PORT", environ.get("OPS_WEB_PORT") or "3000"),
         window=_window(window_file, environ),
+        alpaca=_alpaca(chosen, environ),
+        sandbox_port=_sandbox_port(environ),
+        contact=_one_line("OPS_CONTACT", environ),
+        universe_file=_universe_file(environ),
+        allows_private_feeds=_switch("OPS_ALLOW_PRIVATE_FEEDS", environ),
     )
 
 
@@ -195,6 +240,64 @@ def _mode(text: str) -> Mode:
     except ValueError:
         known = ", ".join(mode.value for mode in Mode)
         raise BadConfiguration(f"unknown mode {text!r}; it is one of: {known}") from None
+
+
+def _alpaca(mode: Mode, environ: Mapping[str, str]) -> AlpacaAccess | None:
+    """Access for a mode that asks Alpaca; real keys never go to the sandbox."""
+    if mode is Mode.SANDBOX:
+        url = f"http://127.0.0.1:{_sandbox_port(environ)}"
+        return AlpacaAccess(SANDBOX_KEY, SANDBOX_SECRET, url, url)
+    key, secret = (_one_line(f"ALPACA_API_{part}", environ) for part in ("KEY", "SECRET"))
+    if mode is Mode.REPLAY or not (key and secret):
+        return None
+    feed = environ.get("OPS_ALPACA_FEED") or "iex"
+    if feed not in ALPACA_FEEDS:
+        raise BadConfiguration(
+            f"OPS_ALPACA_FEED must be one of {', '.join(ALPACA_FEEDS)}, not {feed!r}"
+        )
+    urls = {
+        field: _alpaca_url(name, environ[name])
+        for field, name in (("data_url", "ALPACA_DATA_URL"), ("trading_url", "ALPACA_BASE_URL"))
+        if environ.get(name)
+    }
+    return AlpacaAccess(key, secret, feed=feed, **urls)
+
+
+def _alpaca_url(name: str, text: str) -> str:
+    """A URL that keys may be sent to: Alpaca's own but for the live account, or this machine."""
+    parts = urlsplit(text.rstrip("/").removesuffix("/v2"))
+    host = parts.hostname or ""
+    is_local = parts.scheme in ("http", "https") and host in ("127.0.0.1", "localhost", "::1")
+    is_alpaca = parts.scheme == "https" and host in ALPACA_HOSTS
+    if not (is_local or is_alpaca) or parts.username:
+        raise Unsafe(
+            f"{name} must be one of {', '.join(ALPACA_HOSTS)}, or of this machine",
+            f"unset {name}: the default is right",
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _sandbox_port(environ: Mapping[str, str]) -> int:
+    return _port("OPS_SANDBOX_PORT", environ.get("OPS_SANDBOX_PORT") or "8600")
+
+
+def _one_line(name: str, environ: Mapping[str, str]) -> str:
+    text = (environ.get(name) or "").strip()
+    if not text.isprintable():
+        raise BadConfiguration(f"{name} must be one line of printable text")
+    return text
+
+
+def _universe_file(environ: Mapping[str, str]) -> Path | None:
+    text = environ.get("OPS_UNIVERSE_FILE")
+    return Path(text).resolve() if text else None
+
+
+def _switch(name: str, environ: Mapping[str, str]) -> bool:
+    text = (environ.get(name) or "false").lower()
+    if text not in ("true", "false"):
+        raise BadConfiguration(f"{name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def _port(name: str, text: str) -> int:

@@ -69,6 +69,7 @@ def a_snapshot(**changes: Any) -> Snapshot:
         confidence=0.8,
         trading_state=ACTIVE,
         session=SESSION,
+        is_quarantined=False,
         bar_minute=NOON,
         feature_bar_at=NOON,
         session_pnl_usd=0.0,

@@ -7,13 +7,15 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from ops_pipeline import __version__
-from ops_pipeline.cli import lifecycle, service, watch
+from ops_pipeline.cli import bench, lifecycle, service, universe, watch
 from ops_pipeline.cli.backfill import backfill
 from ops_pipeline.cli.console import err, say
+from ops_pipeline.cli.doctor import doctor
 from ops_pipeline.cli.explain import explain
 from ops_pipeline.cli.lookahead import lookahead
 from ops_pipeline.cli.parity import parity
 from ops_pipeline.cli.replay import replay
+from ops_pipeline.cli.sandbox import sandbox
 from ops_pipeline.domain.errors import OperatorError
 
 app = typer.Typer(
@@ -25,8 +27,10 @@ app.command()(lifecycle.init)
 app.command()(lifecycle.demo)
 app.command()(lifecycle.up)
 app.command()(lifecycle.down)
+app.command()(sandbox)
 app.command()(watch.status)
 app.command()(watch.check)
+app.command()(doctor)
 app.command()(explain)
 app.command()(watch.sql)
 app.command()(replay)
@@ -34,6 +38,8 @@ app.command()(backfill)
 app.command()(parity)
 app.command()(lookahead)
 app.add_typer(service.app, name="service")
+app.add_typer(universe.app, name="universe")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from datetime import date
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,14 +11,25 @@ import typer
 from ops_pipeline.cli import replay as replay_verb
 from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
 from ops_pipeline.cli.server import is_embedded, prepare, running_server
+from ops_pipeline.clients.live import access_of
+from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import ProcessTable, wait_until
-from ops_pipeline.settings import PROJECT_DIR, Mode, PartitionWindow, Settings, load, save_window
+from ops_pipeline.settings import (
+    DAEMON,
+    PROJECT_DIR,
+    SANDBOX,
+    WEB,
+    Mode,
+    PartitionWindow,
+    Settings,
+    load,
+    save_window,
+)
 from ops_pipeline.storage.knowledge import clock
 
-DAEMON, WEB = "daemon", "web"
 START_SECONDS = 120
 DEMO_DAY, DEMO_HALF_DAY = date(2026, 10, 14), date(2025, 11, 28)
 
@@ -38,26 +50,27 @@ def up(
     mode: ModeOption = None,
     port: Annotated[int | None, typer.Option(help="Port of the UI. [env: OPS_WEB_PORT]")] = None,
 ) -> None:
-    """Start PostgreSQL, the Dagster daemon and the guarded web server, on this machine only."""
+    """Start PostgreSQL, the daemon, the guarded web server, and in sandbox mode the sandbox."""
     settings = load(mode.value if mode else None)
     port = port or settings.web_port
     table = _table(settings)
-    if table.find(WEB) and table.find(DAEMON):
+    if all(table.find(name) for name in settings.mode.processes):
         say(f"mode {settings.mode.value} is up already; stop it with: ops-pipeline down")
         return
-    _require_free_port(table, port, "up")
+    _require_free_ports(settings, port, "up")
+    _require_market(settings)
     settings = _start(settings, table, port)
     say(f"mode {settings.mode.value}: Dagster UI at http://127.0.0.1:{port}")
     say("stop it with: ops-pipeline down")
 
 
 def down() -> None:
-    """Stop the web server, the daemon and the embedded PostgreSQL."""
+    """Stop all that up has started, and the embedded PostgreSQL."""
     settings = load()
     stopped = [
         f"{name} ({mode.value})"
         for mode in Mode
-        for name in (WEB, DAEMON)
+        for name in reversed(mode.processes)
         if _table(load(mode.value)).stop(name)
     ]
     server = EmbeddedServer.in_folder(settings.var_dir)
@@ -72,14 +85,15 @@ def demo(
     half_day: Annotated[bool, typer.Option(help="Play a half day.")] = False,
     port: Annotated[int | None, typer.Option(help="Port of the UI. [env: OPS_WEB_PORT]")] = None,
 ) -> None:
-    """Play one generated market day end to end, and look at it."""
+    """Play one generated market day end to end, then open the UI on a market that goes on."""
     if ui:
-        settings = load(Mode.REPLAY.value)
-        _require_free_port(_table(settings), port or settings.web_port, "demo")
+        settings = load(Mode.SANDBOX.value)
+        _require_free_ports(settings, port or settings.web_port, "demo")
     day = DEMO_HALF_DAY if half_day else DEMO_DAY
     replay_verb.replay(first=day.isoformat(), last=day.isoformat())
     if ui:
-        up(Mode.REPLAY, port)
+        say("now live, on a market that is played on this machine and never closes:")
+        up(Mode.SANDBOX, port)
 
 
 def _start(settings: Settings, table: ProcessTable, port: int) -> Settings:
@@ -92,41 +106,62 @@ def _start(settings: Settings, table: ProcessTable, port: int) -> Settings:
         environment = {**os.environ, **settings.environment()}
         os.environ.update(settings.environment())
         _parse_models(settings)
-        commands = {
-            DAEMON: ["-m", "dagster._daemon", "run", "-w", "workspace.yaml"],
-            WEB: ["-m", "ops_pipeline.engine.web", "--port", str(port), "-w", "workspace.yaml"],
-        }
-        for name, words in commands.items():
+        _create_dagster_tables()
+        for name in settings.mode.processes:
             if not table.find(name):
-                log_file = settings.mode_dir / "logs" / f"{name}.log"
-                command = [sys.executable, *words]
-                table.start(name, command, environment, log_file, cwd=PROJECT_DIR)
+                command = [sys.executable, *_words(name, settings, port)]
+                table.start(name, command, environment, _log_file(settings, name), cwd=PROJECT_DIR)
         wait_until(
             lambda: _is_up(settings, table, port),
             START_SECONDS,
             "the web server did not answer",
-            hint=f"look at {settings.mode_dir / 'logs' / 'web.log'}",
+            hint=f"look at {_log_file(settings, WEB)}",
         )
     return settings
+
+
+def _words(name: str, settings: Settings, port: int) -> list[str]:
+    return {
+        SANDBOX: ["-m", "ops_pipeline", "sandbox", "--port", str(settings.sandbox_port)],
+        DAEMON: ["-m", "dagster._daemon", "run", "-w", "workspace.yaml"],
+        WEB: ["-m", "ops_pipeline.engine.web", "--port", str(port), "-w", "workspace.yaml"],
+    }[name]
+
+
+def _log_file(settings: Settings, name: str) -> Path:
+    return settings.mode_dir / "logs" / f"{name}.log"
 
 
 def _table(settings: Settings) -> ProcessTable:
     return ProcessTable(settings.mode_dir / "run")
 
 
-def _require_free_port(table: ProcessTable, port: int, verb: str) -> None:
+def _require_market(settings: Settings) -> None:
+    """A live mode without keys, or with a universe file that is refused, would fail each minute."""
+    if settings.mode.is_live:
+        access_of(settings)
+        universe_file(settings.universe_file)
+
+
+def _require_free_ports(settings: Settings, port: int, verb: str) -> None:
+    table = _table(settings)
     if not table.find(WEB) and not port_is_free(port):
         raise BadConfiguration(
             f"port {port} is taken by another program",
             f"try: ops-pipeline {verb} --port {port + 1}",
         )
+    needs_sandbox = SANDBOX in settings.mode.processes and not table.find(SANDBOX)
+    if needs_sandbox and not port_is_free(settings.sandbox_port):
+        raise BadConfiguration(
+            f"port {settings.sandbox_port} is taken by another program",
+            f"try: OPS_SANDBOX_PORT={settings.sandbox_port + 1} ops-pipeline {verb}",
+        )
 
 
 def _is_up(settings: Settings, table: ProcessTable, port: int) -> bool:
-    for name in (DAEMON, WEB):
+    for name in settings.mode.processes:
         if not table.find(name):
-            log_file = settings.mode_dir / "logs" / f"{name}.log"
-            raise NotRunning(f"the {name} ended at once", f"look at {log_file}")
+            raise NotRunning(f"the {name} ended at once", f"look at {_log_file(settings, name)}")
     return _answers(port)
 
 
@@ -145,6 +180,14 @@ def _ensure_window(settings: Settings) -> None:
     """Live minutes begin on the day of the first start; replays bring their own days."""
     if settings.mode.is_live and settings.window is None:
         save_window(settings, PartitionWindow(clock().date()))
+
+
+def _create_dagster_tables() -> None:
+    """Before daemon and web server would do it side by side, and one of them fail."""
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        instance.get_runs_count()
 
 
 def _parse_models(settings: Settings) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +18,12 @@ from ops_pipeline.clients.replay import (
     read_news,
     table_of,
 )
-from ops_pipeline.clients.universe import known_tickers, tickers_of
+from ops_pipeline.clients.universe import tickers_of, universe_file
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.values import NewsEntry
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
-from ops_pipeline.settings import PartitionWindow, Settings
+from ops_pipeline.settings import PartitionWindow, Settings, load
 from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.universe import replace_universe
 
@@ -30,6 +31,19 @@ MAX_SESSIONS = 60
 BarsOption = Annotated[Path | None, typer.Option(help="Bars: csv, csv.gz or parquet.")]
 NewsOption = Annotated[Path | None, typer.Option(help="News: csv or jsonl.")]
 TickersOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
+
+
+class Universe(StrEnum):
+    """Which tickers of a recording are played."""
+
+    FROM_FILE = "from-file"
+    CONFIGURED = "configured"
+
+
+UniverseOption = Annotated[
+    Universe,
+    typer.Option(help="Of --bars: all its tickers, or those that the universe file tracks."),
+]
 SeedOption = Annotated[int, typer.Option(help="Of the generated market, without --bars.")]
 
 
@@ -90,11 +104,12 @@ def requested(
     tickers: str | None,
     days: tuple[date | None, date | None],
     seed: int,
+    universe: Universe = Universe.FROM_FILE,
 ) -> Request:
     """The market that a verb was asked for: of files, or a generated one."""
     wanted = tuple(t.strip() for t in tickers.split(",") if t.strip()) if tickers else ()
     if bars is not None:
-        return recorded(calendar, bars, news, wanted, days)
+        return recorded(calendar, bars, news, wanted, days, universe)
     return generated(calendar, wanted, days, seed)
 
 
@@ -104,12 +119,18 @@ def recorded(
     news: Path | None,
     wanted: tuple[str, ...],
     days: tuple[date | None, date | None],
+    universe: Universe = Universe.FROM_FILE,
 ) -> Request:
     """A market of files, checked whole."""
     table, entries = read_bars(bars), read_news(news) if news else []
     known = sorted(table["ticker"].unique())
     if unknown := sorted(set(wanted) - set(known)):
         raise BadInput(f"{bars} has no bars of {', '.join(unknown)}; it has {', '.join(known)}")
+    if universe is Universe.CONFIGURED and not wanted:
+        tracked = universe_file(load().universe_file).tracked
+        known = [symbol for symbol in known if symbol in tracked]
+        if not known:
+            raise BadInput(f"{bars} has none of the tracked tickers: {', '.join(tracked)}")
     chosen = list(wanted) or known
     digest = hashlib.sha256(bars.read_bytes())
     digest.update(news.read_bytes() if news else b"")
@@ -129,7 +150,7 @@ def generated(
     first, last = days
     if first is None:
         raise BadInput("a generated market needs --from", "try: ops-pipeline demo")
-    if unknown := sorted(set(wanted) - set(known_tickers())):
+    if unknown := sorted(set(wanted) - set(universe_file().tickers)):
         raise BadInput(f"unknown ticker {unknown[0]}; the universe file does not have it")
     chosen = list(wanted) or list(DEFAULT_TICKERS)
     sessions = _sessions(calendar, None, (first, last or first), "the calendar")

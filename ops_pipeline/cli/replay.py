@@ -54,6 +54,7 @@ def replay(
     first: Annotated[str | None, typer.Option("--from", help="First day, YYYY-MM-DD.")] = None,
     last: Annotated[str | None, typer.Option("--to", help="Last day, YYYY-MM-DD.")] = None,
     tickers: market_of.TickersOption = None,
+    universe: market_of.UniverseOption = market_of.Universe.FROM_FILE,
     seed: market_of.SeedOption = 7,
     rebuild: Annotated[bool, typer.Option(help="Empty the replay database first.")] = False,
     as_json: JsonOption = False,
@@ -61,7 +62,7 @@ def replay(
     """Play recorded or generated days through all stages, and print what came of them."""
     calendar = Mode.REPLAY.calendar
     days = market_of.parse_days(first, last)
-    request = market_of.requested(calendar, bars, news, tickers, days, seed)
+    request = market_of.requested(calendar, bars, news, tickers, days, seed, universe)
     with running_server(Mode.REPLAY) as settings:
         report = _play(settings, request, rebuild=rebuild, quiet=as_json)
     show_report(report, as_json=as_json)

@@ -5,10 +5,9 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
 
-from ops_pipeline.clients.universe import tickers_of
+from ops_pipeline.clients.universe import tickers_of, universe_file
 from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.local.postgres import EmbeddedServer
-from ops_pipeline.sandbox.market import DEFAULT_TICKERS
 from ops_pipeline.settings import Mode, Settings, load
 from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
 from ops_pipeline.storage.engine import opened, reachable
@@ -73,11 +72,12 @@ def prepare(settings: Settings) -> list[str]:
         with opened(settings) as engine:
             ran = migrate(engine)
             grant_reader(settings)
-            _ensure_universe(engine)
+            _ensure_universe(engine, settings)
     return ran
 
 
-def _ensure_universe(engine: Engine) -> None:
+def _ensure_universe(engine: Engine, settings: Settings) -> None:
+    path = settings.universe_file
     with engine.begin() as connection:
         if not universe(connection):
-            replace_universe(connection, tickers_of(DEFAULT_TICKERS))
+            replace_universe(connection, tickers_of(universe_file(path).tracked, path))

@@ -1,10 +1,29 @@
 """What the pipeline asks of the outside world, whoever answers."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Protocol
 
-from ops_pipeline.domain.values import Bar, Model, NewsEntry, Score
+from ops_pipeline.domain.values import Bar, FeedOutcome, FeedState, Model, NewsEntry, Score
+
+
+@dataclass(frozen=True)
+class FetchedBars:
+    """What a vendor answered, and for which tickers it gave no answer, and why."""
+
+    bars: list[Bar]
+    unanswered: dict[str, str] = field(default_factory=dict)
+    requests: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class FetchedNews:
+    """What feeds told, oldest first, and how each of them was reached."""
+
+    entries: list[NewsEntry]
+    feeds: list[FeedOutcome] = field(default_factory=list)
 
 
 class BarSource(Protocol):
@@ -14,15 +33,24 @@ class BarSource(Protocol):
     def feed(self) -> str:
         """The name of the vendor's feed, stored beside each bar."""
 
-    def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> list[Bar]:
-        """Complete bars of these tickers with start <= minute < end, by minute and ticker."""
+    def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> FetchedBars:
+        """Complete bars of these tickers with start <= minute < end."""
+
+
+class SplitSource(Protocol):
+    """Who knows of splits."""
+
+    def fetch_splits(self, tickers: Sequence[str], day: date) -> dict[str, float]:
+        """How many shares one share becomes on a day, for those of these that are split."""
 
 
 class NewsSource(Protocol):
     """A set of news feeds."""
 
-    def fetch_news(self, start: datetime, end: datetime) -> list[NewsEntry]:
-        """Entries published in [start, end), oldest first."""
+    def fetch_news(
+        self, start: datetime, end: datetime, states: Mapping[str, FeedState]
+    ) -> FetchedNews:
+        """Entries published in [start, end), and undated ones; states are of the last fetch."""
 
 
 class Classifier(Protocol):

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -12,13 +12,17 @@ import pandas as pd
 import pyarrow
 from pyarrow import parquet
 
+from ops_pipeline.clients.protocols import FetchedBars, FetchedNews
 from ops_pipeline.domain.bars import MAX_PRICE, TICKER_PATTERN
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Calendar, Session
-from ops_pipeline.domain.values import Bar, NewsEntry
+from ops_pipeline.domain.values import Bar, FeedState, NewsEntry
 
 BAR_COLUMNS = ("ticker", "ts", "open", "high", "low", "close", "volume")
 PRICES = ["open", "high", "low", "close"]
+REVISION = "revision"
+OPTIONAL = ("available_at", REVISION)
+MARKET_COLUMNS = ("ticker", "minute", *PRICES, "volume", "available_at")
 MARKET_KEY = b"market"
 NEWS_COLUMNS = ("published_at", "title")
 
@@ -28,6 +32,8 @@ def read_bars(path: Path) -> pd.DataFrame:
 
     Columns are ticker, ts (the bar's start, with a zone), open, high, low, close (USD) and volume
     (shares). Of a bar that stands twice the first one counts, as it does when bars come in live.
+    With a column revision (a count from 0), the versions of a bar are kept in its order. A column
+    available_at tells when a version was known; where it is empty, the usual delay holds.
 
     Raises:
         BadInput: the file is absent or a row cannot be used; the message names the first such row.
@@ -36,15 +42,21 @@ def read_bars(path: Path) -> pd.DataFrame:
     _require_columns(path, table, BAR_COLUMNS)
     if table.empty:
         raise BadInput(f"{path} holds no bars")
-    table = table[list(BAR_COLUMNS)].copy()
+    table = table[[name for name in (*BAR_COLUMNS, *OPTIONAL) if name in table.columns]].copy()
     table["ts"] = _times(path, table["ts"], "ts")
     for column in (*PRICES, "volume"):
         table[column] = _numbers(path, table[column])
     _check_bars(path, table)
     table["volume"] = table["volume"].astype("int64")
+    table["available_at"] = _known_times(path, table)
     table = table.rename(columns={"ts": "minute"})
-    table = table.drop_duplicates(["ticker", "minute"], keep="first")
-    return table.sort_values(["minute", "ticker"], ignore_index=True)
+    if REVISION in table:
+        table[REVISION] = _revisions(path, table[REVISION])
+        table = table.sort_values(["minute", "ticker", REVISION], kind="stable")
+    else:
+        table = table.drop_duplicates(["ticker", "minute"], keep="first")
+    order = table.sort_values(["minute", "ticker"], kind="stable", ignore_index=True)
+    return order[list(MARKET_COLUMNS)]
 
 
 def read_news(path: Path) -> list[NewsEntry]:
@@ -101,12 +113,16 @@ class RecordedMarket:
         new_bars.replace(self._bars_file)
         new_news.replace(self._news_file)
 
-    def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> list[Bar]:
+    def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> FetchedBars:
         """Bars of these tickers with start <= minute < end, by minute and ticker."""
         self._require()
         filters = [("minute", ">=", pd.Timestamp(start)), ("minute", "<", pd.Timestamp(end))]
         table = pd.read_parquet(self._bars_file, filters=filters)
-        return list(bars_of(table[table["ticker"].isin(tickers)]))
+        return FetchedBars(list(bars_of(table[table["ticker"].isin(tickers)])))
+
+    def fetch_splits(self, tickers: Sequence[str], day: date) -> dict[str, float]:  # noqa: ARG002
+        """None: a recording does not tell of splits, only of the jumps that they leave."""
+        return {}
 
     def counts(self, sessions: Sequence[Session], tickers: Sequence[str]) -> dict[date, int]:
         """How many bars of these tickers each of these sessions has.
@@ -115,7 +131,7 @@ class RecordedMarket:
             BadInput: no market was saved yet.
         """
         self._require()
-        table = pd.read_parquet(self._bars_file, columns=["ticker", "minute"])
+        table = pd.read_parquet(self._bars_file, columns=["ticker", "minute"]).drop_duplicates()
         minutes = table["minute"][table["ticker"].isin(tickers)]
         return {
             session.day: int(minutes.between(session.opens_at, session.closes_at, "left").sum())
@@ -126,13 +142,18 @@ class RecordedMarket:
         if not self._bars_file.exists():
             raise BadInput("there is no recorded market yet", "run: ops-pipeline demo")
 
-    def fetch_news(self, start: datetime, end: datetime) -> list[NewsEntry]:
+    def fetch_news(
+        self,
+        start: datetime,
+        end: datetime,
+        states: Mapping[str, FeedState],  # noqa: ARG002 - a file has no state
+    ) -> FetchedNews:
         """Entries published in [start, end), oldest first; undated ones have no place here."""
         if not self._news_file.exists():
-            return []
+            return FetchedNews([])
         with self._news_file.open(encoding="utf-8") as file:
             entries = [_entry_of_document(json.loads(line)) for line in file]
-        return [e for e in entries if e.published_at and start <= e.published_at < end]
+        return FetchedNews([e for e in entries if e.published_at and start <= e.published_at < end])
 
 
 def days_of(table: pd.DataFrame, calendar: Calendar) -> list[date]:
@@ -147,13 +168,19 @@ def bars_of(table: pd.DataFrame) -> Iterator[Bar]:
     """The rows of a table of bars as records."""
     for row in table.itertuples(index=False):
         minute = row.minute.to_pydatetime()  # type: ignore[union-attr]
-        yield Bar(row.ticker, minute, row.open, row.high, row.low, row.close, int(row.volume))  # type: ignore[arg-type]
+        known: Any = row.available_at
+        available_at = None if pd.isna(known) else known.to_pydatetime()
+        prices = (row.open, row.high, row.low, row.close)
+        yield Bar(row.ticker, minute, *prices, int(row.volume), available_at)  # type: ignore[arg-type]
 
 
 def table_of(bars: Iterable[Bar]) -> pd.DataFrame:
     """Records of bars as a table."""
-    columns = ["ticker", "minute", *PRICES, "volume"]
-    return pd.DataFrame([[getattr(bar, name) for name in columns] for bar in bars], columns=columns)
+    columns = list(MARKET_COLUMNS)
+    rows = [[getattr(bar, name) for name in columns] for bar in bars]
+    table = pd.DataFrame(rows, columns=columns)
+    # A column of nothing would otherwise have no type, and no place in the file.
+    return table.assign(available_at=pd.to_datetime(table["available_at"], utc=True))
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -207,6 +234,26 @@ def _times(path: Path, column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
     times: pd.Series[Any] = pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
     _refuse(path, times.isna(), f"{name} is no time", text)
     return times
+
+
+def _known_times(path: Path, table: pd.DataFrame) -> "pd.Series[Any]":
+    """When each version was known; no time where the file does not say."""
+    known = pd.Series(pd.NaT, index=table.index, dtype="datetime64[us, UTC]")
+    if "available_at" not in table:
+        return known
+    given = table["available_at"]
+    is_told = given.notna() & (given.astype(str) != "")
+    if is_told.any():
+        known[is_told] = _times(path, given[is_told], "available_at")
+    early = known < table["ts"] + pd.Timedelta(minutes=1)
+    _refuse(path, early, "available_at lies before the end of the bar", known)
+    return known
+
+
+def _revisions(path: Path, column: "pd.Series[Any]") -> "pd.Series[Any]":
+    numbers = _numbers(path, column)
+    _refuse(path, (numbers < 0) | (numbers % 1 != 0), "revision is no count", column)
+    return numbers
 
 
 def _numbers(path: Path, column: "pd.Series[Any]") -> "pd.Series[Any]":

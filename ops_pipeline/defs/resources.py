@@ -9,15 +9,16 @@ from sqlalchemy import Connection, Engine
 
 from ops_pipeline import __version__
 from ops_pipeline.clients.lexicon import LexiconClassifier
-from ops_pipeline.clients.protocols import BarSource, Classifier, NewsSource
+from ops_pipeline.clients.live import live_bars, live_news, live_splits
+from ops_pipeline.clients.protocols import BarSource, Classifier, NewsSource, SplitSource
 from ops_pipeline.clients.replay import RecordedMarket
 from ops_pipeline.dispatcher.run import Desk
 from ops_pipeline.domain.session import MINUTE, Calendar, Timing
-from ops_pipeline.domain.thresholds import DispatcherConfig, SignalRules, WatchlistRules
-from ops_pipeline.sandbox.live import UnfoldingMarket
+from ops_pipeline.domain.thresholds import BarRules, DispatcherConfig, SignalRules, WatchlistRules
 from ops_pipeline.settings import Mode, Settings, dispatcher_config
 from ops_pipeline.storage import knowledge
 from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.universe import universe
 
 # How long after the fact recorded rows count as known; all of it within the settle time.
 BAR_DELAY = timedelta(seconds=5)
@@ -30,6 +31,7 @@ class Market:
     """Where bars and news come from, and whether they are the past or the present."""
 
     bars: BarSource
+    splits: SplitSource
     news: NewsSource
     origin: str
 
@@ -44,6 +46,7 @@ class Pipeline:
         self.timing = Timing(settle_seconds=0 if settings.mode is Mode.SANDBOX else 20)
         # Told of each finished piece of work, by name and as a share of it; a replay draws it.
         self.on_progress: Callable[[str, float], None] | None = None
+        self.bar_rules = BarRules()
         self.watchlist_rules = WatchlistRules()
         self.signal_rules = SignalRules()
 
@@ -100,15 +103,23 @@ def bar_known_at(minute: datetime) -> datetime:
 
 def _recorded(pipeline: Pipeline) -> Market:
     source = RecordedMarket(pipeline.settings.mode_dir / "market")
-    return Market(source, source, "recorded")
+    return Market(source, source, source, "recorded")
 
 
-def _unfolding(pipeline: Pipeline) -> Market:
-    source = UnfoldingMarket(pipeline.calendar, pipeline.now, pipeline.settings.seed)
-    return Market(source, source, "live")
+def _live(pipeline: Pipeline) -> Market:
+    with pipeline.engine.connect() as connection:
+        tickers = [ticker.symbol for ticker in universe(connection)]
+    settings, now = pipeline.settings, knowledge.clock
+    return Market(
+        live_bars(settings, now),
+        live_splits(settings, now),
+        live_news(settings, tickers, now),
+        "live",
+    )
 
 
 MARKETS: dict[Mode, Callable[[Pipeline], Market]] = {
     Mode.REPLAY: _recorded,
-    Mode.SANDBOX: _unfolding,
+    Mode.SANDBOX: _live,
+    Mode.SIMULATED: _live,
 }

@@ -11,6 +11,7 @@ from dagster._core.storage.tags import (
 )
 from sqlalchemy import Connection
 
+from ops_pipeline.defs.checks import freshness
 from ops_pipeline.defs.jobs import (
     LANE,
     acceptance_job,
@@ -36,6 +37,8 @@ UNFINISHED = [
 ]
 # A gap of more minutes than this is a backfill's work: a tick must not take the whole day's time.
 CATCH_UP = 390
+# So often a check says the same again.
+REPEATED_SECONDS = 300
 
 
 @dg.schedule(
@@ -93,6 +96,27 @@ def dispatch_sensor(
     return dg.RunRequest(
         run_key=f"{now.isoformat()}-{newest}", tags={"ops/mode": pipeline.mode.value}
     )
+
+
+@dg.sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def freshness_sensor(
+    context: dg.SensorEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.SensorResult | dg.SkipReason:
+    """Report whether the bars are fresh when that changes, and every five minutes; no run needed.
+
+    It goes on when runs fail, are stuck or were never started.
+    """
+    if not pipeline.mode.is_live:
+        return REPLAY
+    now = pipeline.now()
+    evaluation = freshness.evaluate(pipeline, now)
+    said = f"{evaluation.passed} {int(now.timestamp()) // REPEATED_SECONDS}"
+    if context.cursor == said:
+        return dg.SkipReason(evaluation.description)
+    return dg.SensorResult(asset_events=[evaluation], cursor=said)
 
 
 def _live_schedule(

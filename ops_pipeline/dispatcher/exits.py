@@ -13,11 +13,15 @@ from ops_pipeline.storage import dispatch, features
 
 
 def propose_exits(connection: Connection, account: Account, config: DispatcherConfig) -> list[str]:
-    """Queue a closing recommendation for each position that is due. Returns their reasons."""
+    """Queue a closing recommendation for each position that is due. Returns their reasons.
+
+    A quarantined ticker is left to a person: its price, or the number of its shares, may be wrong.
+    """
     due = [
         (position, reason)
         for ticker, position in sorted(account.book.positions.items())
-        if (
+        if ticker not in account.quarantined
+        and (
             reason := exit_reason(
                 position, account.bars.get(ticker), account.session, account.now, config
             )

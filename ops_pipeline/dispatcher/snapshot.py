@@ -1,7 +1,7 @@
 """What a run of the dispatcher knows: read once, kept true as its own orders fill."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from ops_pipeline.domain.gates import CLOSE, OPEN, Snapshot
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.domain.values import Bar, Fill, Recommendation
-from ops_pipeline.storage import bars, dispatch, execution
+from ops_pipeline.storage import bars, dispatch, execution, quarantine
 from ops_pipeline.storage.dispatch import Owned
 
 SIDES = {"BUY": 1, "SELL": -1}
@@ -27,6 +27,7 @@ class Account:
     session: Session | None
     fills: tuple[Fill, ...]
     bars: Mapping[str, Bar]
+    quarantined: frozenset[str]
 
     @cached_property
     def book(self) -> Book:
@@ -35,7 +36,7 @@ class Account:
 
     def with_fill(self, fill: Fill) -> "Account":
         """The account after one more fill."""
-        return Account(self.now, self.trading_state, self.session, (*self.fills, fill), self.bars)
+        return replace(self, fills=(*self.fills, fill))
 
 
 def read_account(
@@ -50,6 +51,7 @@ def read_account(
         session=calendar.at(now),
         fills=fills,
         bars=bars.newest_bars(connection, wanted, now) if wanted else {},
+        quarantined=quarantine.quarantined(connection, now),
     )
 
 
@@ -92,6 +94,7 @@ def snapshot(
         confidence=recommendation.confidence,
         trading_state=account.trading_state,
         session=account.session,
+        is_quarantined=ticker in account.quarantined,
         bar_minute=bar.minute if bar else None,
         feature_bar_at=_feature_bar_at(owned),
         session_pnl_usd=held.session_pnl(day, marks),

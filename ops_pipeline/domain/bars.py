@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 
-from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.values import Bar
 
 TICKER_PATTERN = re.compile(r"[A-Z][A-Z0-9]{0,5}([.-][A-Z0-9]{1,3})?")
 MAX_PRICE = 10_000_000.0
+# A minute to become complete, one to be fetched, and one to be late.
+FRESH_SECONDS = 180
 
 
 def is_ticker(text: str) -> bool:
@@ -31,6 +33,12 @@ def fault(bar: Bar) -> str | None:
     if bar.minute.tzinfo is None or bar.minute.second or bar.minute.microsecond:
         return "minute"
     return None
+
+
+def age_seconds(newest: datetime | None, session: Session, now: datetime) -> float:
+    """How long ago the newest bar of a session ended, or the session opened without one."""
+    since = max(newest + MINUTE, session.opens_at) if newest else session.opens_at
+    return (now - since).total_seconds()
 
 
 def is_complete(bar: Bar, now: datetime) -> bool:

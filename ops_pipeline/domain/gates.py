@@ -27,6 +27,7 @@ class Snapshot:
     confidence: float | None
     trading_state: str | None
     session: Session | None
+    is_quarantined: bool | None
     bar_minute: datetime | None
     feature_bar_at: datetime | None
     session_pnl_usd: float | None
@@ -152,6 +153,10 @@ def _fresh(age: float | None, limit: int, what: str) -> Verdict:
 
 
 def _bar_freshness(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
+    if not isinstance(snapshot.is_quarantined, bool):
+        return _unknown("Quarantine unknown")
+    if snapshot.is_quarantined:
+        return False, "quarantined", "Ticker quarantined", snapshot.ticker, None
     minute = _instant(snapshot.bar_minute)
     age = _age(snapshot.now, minute + MINUTE if minute else None)
     return _fresh(age, config.max_bar_age_seconds, "Bar")

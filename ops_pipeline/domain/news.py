@@ -1,19 +1,25 @@
 """Which entries are the same, what their plain text is, and which tickers they speak of."""
 
+import calendar
 import hashlib
 import html
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from time import struct_time
 
-from ops_pipeline.domain.values import NewsEntry, Ticker
+from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry, Ticker
 
 MAX_TITLE, MAX_SUMMARY = 500, 5_000
 FEED, CASHTAG, SYMBOL, ALIAS = "feed", "cashtag", "symbol", "alias"
 # Symbols that are words too: in a text they count only as a cashtag.
 AMBIGUOUS_SYMBOLS = frozenset({"META", "NOW", "NET", "DE", "CAT", "HD", "ALL", "IT", "ON", "A"})
+
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+LONGEST_BACK_OFF, LONGEST_RETRY_AFTER = timedelta(minutes=60), timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,35 @@ def text_hash(title: str, summary: str) -> str:
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+def publication_time(told: struct_time, now: datetime) -> datetime | None:
+    """A time in UTC as a feed told it; none where nothing can have been published then."""
+    try:
+        at = datetime.fromtimestamp(calendar.timegm(told), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return at if EARLIEST <= at <= now + timedelta(days=1) else None
+
+
+def back_off(failures: int) -> timedelta:
+    """How long a feed is left alone after so many failures in a row: 0, 2, 4, 8 ... 60 minutes."""
+    if failures <= 1:
+        return timedelta(0)
+    # The exponent is bounded too, because failures may go on for years.
+    return min(timedelta(minutes=2 ** min(failures - 1, 10)), LONGEST_BACK_OFF)
+
+
+def next_state(state: FeedState, outcome: FeedOutcome, now: datetime) -> FeedState:
+    """What is remembered of a feed after a fetch; a server that asks for a longer wait gets it."""
+    if outcome.status is FeedStatus.BACKING_OFF:
+        return state
+    if outcome.status is not FeedStatus.FAILED:
+        return FeedState(state.feed, outcome.etag, outcome.last_modified)
+    failures = state.failures + 1
+    asked = min(outcome.retry_after_seconds or 0, LONGEST_RETRY_AFTER.total_seconds())
+    pause = max(back_off(failures), timedelta(seconds=asked))
+    return replace(state, failures=failures, retry_at=now + pause if pause else None)
 
 
 class TickerLinker:

@@ -39,6 +39,12 @@ TIERS = {
 }
 
 
+class BarRules(_Frozen):
+    """What the market may do before a person has to look."""
+
+    max_overnight_gap: Ratio = 0.30
+
+
 class WatchlistRules(_Frozen):
     """How the watchlist picks; windows and shapes are those of the score's formula."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Any
 
 
@@ -15,7 +16,10 @@ class Ticker:
 
 @dataclass(frozen=True)
 class Bar:
-    """One minute of trading; `minute` is its start, volume is in shares."""
+    """One minute of trading; `minute` is its start, volume is in shares.
+
+    A recording may tell when the bar was known, in `available_at`.
+    """
 
     ticker: str
     minute: datetime
@@ -24,6 +28,7 @@ class Bar:
     low: float
     close: float
     volume: int
+    available_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,49 @@ class NewsEntry:
     link: str
     published_at: datetime | None
     tickers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A feed to follow; a ticker feed tells of one ticker."""
+
+    name: str
+    url: str
+    ticker: str | None = None
+
+
+@dataclass(frozen=True)
+class FeedState:
+    """What is remembered of a feed between two fetches."""
+
+    feed: str
+    etag: str = ""
+    last_modified: str = ""
+    failures: int = 0
+    retry_at: datetime | None = None
+
+
+class FeedStatus(StrEnum):
+    """How one fetch of a feed went."""
+
+    OK = "ok"
+    NOT_MODIFIED = "not_modified"
+    BACKING_OFF = "backing_off"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class FeedOutcome:
+    """One fetch of a feed; `reason` is one line without secrets, empty unless it failed."""
+
+    feed: str
+    status: FeedStatus
+    reason: str = ""
+    entries: int = 0
+    bytes: int = 0
+    etag: str = ""
+    last_modified: str = ""
+    retry_after_seconds: float | None = None
 
 
 @dataclass(frozen=True)

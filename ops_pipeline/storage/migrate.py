@@ -71,6 +71,16 @@ def migrate(engine: Engine, migrations: list[Migration] | None = None) -> list[s
     return ran
 
 
+def pending(engine: Engine) -> list[str]:
+    """The migrations of this version that did not run yet."""
+    with engine.connect() as connection:
+        if connection.execute(text("select to_regclass('schema_migrations')")).scalar() is None:
+            return [migration.name for migration in shipped()]
+        numbers = connection.execute(text("select number from schema_migrations")).scalars()
+        done: set[int] = set(numbers)
+    return [migration.name for migration in shipped() if migration.number not in done]
+
+
 def _refuse_newer(engine: Engine, newest: int) -> None:
     with engine.connect() as connection:
         if connection.execute(text("select to_regclass('schema_migrations')")).scalar() is None:

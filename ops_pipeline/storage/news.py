@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from ops_pipeline.domain.news import FEED, Mention, TickerLinker, entry_key, news_id, text_hash
-from ops_pipeline.domain.values import NewsEntry
+from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry
 from ops_pipeline.storage.queries import query
 
 
@@ -32,6 +32,36 @@ def insert_entries(connection: Connection, entries: Sequence[KnownEntry], *, ori
     return _count_items(connection) - before
 
 
+@dataclass(frozen=True)
+class FeedReport:
+    """A feed as it was left by its last fetch."""
+
+    state: FeedState
+    last_status: FeedStatus
+    last_reason: str
+    last_ok_at: datetime | None
+
+
+def feed_reports(connection: Connection) -> dict[str, FeedReport]:
+    """How the last fetch of each feed went, by its name."""
+    rows = connection.execute(query("news", "feed_states")).mappings()
+    return {row["feed"]: _feed_report(row) for row in rows}
+
+
+def save_feed_state(
+    connection: Connection, state: FeedState, outcome: FeedOutcome, now: datetime
+) -> None:
+    """Keep how a fetch went, and what the next one needs."""
+    is_good = outcome.status in (FeedStatus.OK, FeedStatus.NOT_MODIFIED)
+    row = {
+        **state.__dict__,
+        "last_status": outcome.status.value,
+        "last_reason": outcome.reason,
+        "last_ok_at": now if is_good else None,
+    }
+    connection.execute(query("news", "save_feed_state"), row)
+
+
 def link_tickers(connection: Connection, linker: TickerLinker) -> int:
     """Search what was told since the last time for tickers. Returns how many links it gave."""
     rows = connection.execute(query("news", "unlinked")).mappings().all()
@@ -46,6 +76,22 @@ def link_tickers(connection: Connection, linker: TickerLinker) -> int:
     if done:
         connection.execute(query("news", "mark_linked"), done)
     return len(links)
+
+
+def _feed_report(row: RowMapping) -> FeedReport:
+    state = FeedState(
+        row["feed"],
+        row["etag"],
+        row["last_modified"],
+        row["failures"],
+        _in_utc(row["retry_at"]),
+    )
+    status = FeedStatus(row["last_status"])
+    return FeedReport(state, status, row["last_reason"], _in_utc(row["last_ok_at"]))
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    return at.astimezone(UTC) if at else None
 
 
 def _count_items(connection: Connection) -> int:

@@ -13,10 +13,13 @@ import pytest
 
 from ops_pipeline.cli import market
 from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.sandbox.live import UnfoldingMarket
+from ops_pipeline.sandbox.world import SandboxWorld
 from ops_pipeline.settings import Mode, Settings, load
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline_tests.cli.test_verbs import Answer, Run, ready, run  # noqa: F401 - fixtures
+from ops_pipeline_tests.sandbox.served import served
 
 HALF_DAY = date(2025, 11, 28)
 
@@ -59,13 +62,13 @@ class Installation:
     def settings(self) -> Settings:
         return load("replay", {"OPS_VAR_DIR": str(self.var_dir)})
 
-    def run(self, *words: str) -> Answer:
+    def run(self, *words: str, **variables: str) -> Answer:
         """The command line, in this folder and with nothing else from the environment."""
         foreign = ("OPS_", "DB_", "DAGSTER", "DATABASE_URL", "DBT_")
         environ = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ops-pipeline")), *words],
-            env={**environ, "OPS_VAR_DIR": str(self.var_dir), "COLUMNS": "200"},
+            env={**environ, "OPS_VAR_DIR": str(self.var_dir), "COLUMNS": "200", **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -149,7 +152,8 @@ def test_backfill_of_a_live_mode_trades_nothing(installation: Installation) -> N
 
     yesterday = Mode.SANDBOX.calendar.before(today).day
     words = ("backfill", "--mode", "sandbox", "--from", str(yesterday), "--json")
-    answer = installation.run(*words)
+    with served(SandboxWorld(UnfoldingMarket(clock), clock)) as url:
+        answer = installation.run(*words, OPS_SANDBOX_PORT=url.rpartition(":")[2])
     assert answer.code == 0, answer.err
     (day,) = json.loads(answer.out)["days"]
     assert day["rows"]["features"] == 1440 * 7

@@ -110,7 +110,7 @@ def test_read_bars_sorts_by_minute_and_ticker(write: Writer, tmp_path: Path) -> 
 
 def test_read_bars_leaves_other_columns_out(tmp_path: Path) -> None:
     table = read_bars(as_csv(tmp_path, [{**GOOD, "vwap": 1}]))
-    assert set(table.columns) == (set(COLUMNS) - {"ts"}) | {"minute"}
+    assert set(table.columns) == (set(COLUMNS) - {"ts"}) | {"minute", "available_at"}
 
 
 BAD_VALUES: list[tuple[str, Any, str]] = [
@@ -417,7 +417,8 @@ def market(tmp_path: Path) -> RecordedMarket:
 
 def fetched(market: RecordedMarket) -> tuple[list[Bar], list[NewsEntry]]:
     start, end = OPENS_AT, LATE + MINUTE
-    return market.fetch_bars(["AAPL", "MSFT"], start, end), market.fetch_news(start, end)
+    bars = market.fetch_bars(["AAPL", "MSFT"], start, end).bars
+    return bars, market.fetch_news(start, end, {}).entries
 
 
 def test_a_saved_market_comes_back_as_it_was(market: RecordedMarket) -> None:
@@ -425,23 +426,23 @@ def test_a_saved_market_comes_back_as_it_was(market: RecordedMarket) -> None:
 
 
 def test_a_saved_market_gives_plain_utc_times(market: RecordedMarket) -> None:
-    bar = market.fetch_bars(["AAPL"], OPENS_AT, at(1))[0]
+    bar = market.fetch_bars(["AAPL"], OPENS_AT, at(1)).bars[0]
     assert type(bar.minute) is datetime
     assert bar.minute.utcoffset() == timedelta(0)
 
 
 def test_fetch_bars_takes_the_start_and_leaves_out_the_end(market: RecordedMarket) -> None:
-    found = market.fetch_bars(["AAPL", "MSFT"], OPENS_AT, at(1))
+    found = market.fetch_bars(["AAPL", "MSFT"], OPENS_AT, at(1)).bars
     assert found == BARS[:2]
 
 
 def test_fetch_bars_gives_the_tickers_asked_for_only(market: RecordedMarket) -> None:
-    found = market.fetch_bars(["MSFT", "TSLA"], OPENS_AT, LATE + MINUTE)
+    found = market.fetch_bars(["MSFT", "TSLA"], OPENS_AT, LATE + MINUTE).bars
     assert found == [BARS[1], BARS[3]]
 
 
 def test_fetch_news_takes_the_start_and_leaves_out_the_end(market: RecordedMarket) -> None:
-    assert market.fetch_news(OPENS_AT, at(2)) == NEWS[:2]
+    assert market.fetch_news(OPENS_AT, at(2), {}).entries == NEWS[:2]
 
 
 def test_fetch_news_leaves_out_what_has_no_date(tmp_path: Path) -> None:
@@ -451,7 +452,7 @@ def test_fetch_news_leaves_out_what_has_no_date(tmp_path: Path) -> None:
 
 
 def test_fetch_news_when_there_is_no_file_then_nothing(tmp_path: Path) -> None:
-    assert RecordedMarket(tmp_path).fetch_news(OPENS_AT, LATE) == []
+    assert RecordedMarket(tmp_path).fetch_news(OPENS_AT, LATE, {}).entries == []
 
 
 def test_days_of_bars_are_their_sessions() -> None:

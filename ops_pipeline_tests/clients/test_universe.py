@@ -1,4 +1,4 @@
-from ops_pipeline.clients.universe import known_tickers, tickers_of
+from ops_pipeline.clients.universe import tickers_of, universe_file
 from ops_pipeline.domain.bars import is_ticker
 from ops_pipeline.domain.news import TickerLinker
 from ops_pipeline.domain.values import Ticker
@@ -7,20 +7,21 @@ DEFAULT = ["AAPL", "MSFT", "TSLA", "GOOGL", "AMZN", "META", "NVDA"]
 
 
 def test_the_first_seven_tickers_are_the_default() -> None:
-    assert list(known_tickers())[:7] == DEFAULT
+    assert list(universe_file().known())[:7] == DEFAULT
 
 
 def test_every_known_symbol_is_one() -> None:
-    assert [symbol for symbol in known_tickers() if not is_ticker(symbol)] == []
+    assert [symbol for symbol in universe_file().known() if not is_ticker(symbol)] == []
 
 
 def test_every_known_ticker_has_names() -> None:
-    assert [ticker.symbol for ticker in known_tickers().values() if not ticker.aliases] == []
+    known = universe_file().known().values()
+    assert [ticker.symbol for ticker in known if not ticker.aliases] == []
 
 
 def test_every_name_leads_to_its_ticker() -> None:
-    linker = TickerLinker(list(known_tickers().values()))
-    for symbol, ticker in known_tickers().items():
+    linker = TickerLinker(list(universe_file().known().values()))
+    for symbol, ticker in universe_file().known().items():
         for alias in ticker.aliases:
             found = {mention.ticker for mention in linker.mentions(f"So {alias}: news")}
             assert symbol in found, alias

@@ -150,9 +150,15 @@ def test_look_back_ends_at_180_bars_in_the_morning(world: World, session: Sessio
     assert len(minutes) > 2 * 119
     world.track(["AAPL"])
     with world.pipeline.engine.begin() as connection:
-        known = {minute: minute + MINUTE for minute in minutes}
         bars = plain(minutes, ["AAPL"])
-        insert_bars(connection, bars, minutes, known, feed="replay", origin="recorded")
+        insert_bars(
+            connection,
+            bars,
+            minutes,
+            lambda bar: bar.minute + MINUTE,
+            feed="replay",
+            origin="recorded",
+        )
     world.stages(first, first, ["features"])
     with_all = world.features()
     world.execute("delete from bars_1m where minute < :oldest", oldest=sorted(minutes)[-180])

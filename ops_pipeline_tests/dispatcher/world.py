@@ -45,7 +45,7 @@ class World:
                 connection,
                 found,
                 {minute: minute.date() for minute in minutes},
-                {minute: minute + timedelta(minutes=1) for minute in minutes},
+                lambda bar: bar.minute + timedelta(minutes=1),
                 feed="test",
                 origin="recorded",
             )

@@ -4,8 +4,15 @@ from typing import Any
 
 import pytest
 
-from ops_pipeline.domain.bars import MAX_PRICE, fault, is_complete, is_ticker, split_faulty
-from ops_pipeline_tests.builders import NOON, a_bar
+from ops_pipeline.domain.bars import (
+    MAX_PRICE,
+    age_seconds,
+    fault,
+    is_complete,
+    is_ticker,
+    split_faulty,
+)
+from ops_pipeline_tests.builders import NOON, SESSION, a_bar, at
 
 
 @pytest.mark.parametrize("text", ["A", "AAPL", "GOOGL", "BRK.B", "BF-B", "X1", "ABCDEF.WSA"])
@@ -81,3 +88,14 @@ def test_split_faulty_keeps_usable_bars_in_order() -> None:
 def test_split_faulty_counts_by_fault() -> None:
     _, faults = split_faulty([a_bar(volume=-1), a_bar(close=nan), a_bar(volume=-2), a_bar()])
     assert faults == {"volume": 2, "price": 1}
+
+
+def test_the_age_of_the_bars_counts_from_the_end_of_the_newest() -> None:
+    assert age_seconds(at(3), SESSION, at(6)) == 120
+
+
+@pytest.mark.parametrize("newest", [None, SESSION.opens_at - timedelta(hours=18)])
+def test_before_the_first_bar_of_a_session_its_age_counts_from_the_open(
+    newest: datetime | None,
+) -> None:
+    assert age_seconds(newest, SESSION, SESSION.opens_at + timedelta(seconds=70)) == 70

@@ -48,6 +48,7 @@ READS = [
     ("trading_hours", "session"),
     ("bar_freshness", "now"),
     ("bar_freshness", "bar_minute"),
+    ("bar_freshness", "is_quarantined"),
     ("feature_freshness", "now"),
     ("feature_freshness", "feature_bar_at"),
     ("recommendation_freshness", "now"),
@@ -84,7 +85,11 @@ WRONG: list[Any] = [
     NOON + timedelta(days=1),
 ]
 # Of those, what a field may hold all the same.
-FINE: dict[str, tuple[Any, ...]] = {"ticker": ("nonsense", ""), "has_executed": (True, False)}
+FINE: dict[str, tuple[Any, ...]] = {
+    "ticker": ("nonsense", ""),
+    "has_executed": (True, False),
+    "is_quarantined": (False,),
+}
 HALF_DAY = Session(
     datetime(2025, 11, 28, tzinfo=UTC).date(),
     datetime(2025, 11, 28, 14, 30, tzinfo=UTC),
@@ -140,6 +145,7 @@ REFUSING: list[tuple[str, dict[str, Any], str]] = [
     ("trading_hours", {"now": at(375)}, "closing_block"),
     ("trading_hours", {"now": at(390)}, "closed"),
     ("bar_freshness", {"now": NOON + timedelta(seconds=181)}, "stale"),
+    ("bar_freshness", {"is_quarantined": True}, "quarantined"),
     ("bar_freshness", {"now": NOON + timedelta(seconds=59)}, "future"),
     ("feature_freshness", {"now": NOON + timedelta(seconds=361)}, "stale"),
     ("feature_freshness", {"now": NOON + timedelta(seconds=59)}, "future"),

@@ -1,131 +1,146 @@
-from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
-from ops_pipeline.domain.session import MINUTE, Calendar
-from ops_pipeline.domain.values import NewsEntry
-from ops_pipeline.sandbox.live import UnfoldingMarket
+from ops_pipeline.domain.bars import fault
+from ops_pipeline.domain.session import MINUTE, ROUND_THE_CLOCK, Calendar
+from ops_pipeline.sandbox.live import LiveMarket, RestampedMarket, UnfoldingMarket
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
-from ops_pipeline_tests.builders import DAY, OPENS_AT, SESSION, at
+from ops_pipeline_tests.builders import a_bar, an_entry
+from ops_pipeline_tests.sandbox.worlds import NOW, Clock
 
-XNYS = Calendar("XNYS")
-DAY_STARTS_AT, DAY_ENDS_AT = XNYS.day_starts_at(DAY), XNYS.day_starts_at(DAY + timedelta(days=1))
+TODAY = NOW.replace(hour=0, minute=0, second=0)
 SECOND = timedelta(seconds=1)
 
 
-class Clock:
-    """A present that is moved by hand."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
+def generated(clock: Clock, count: int = 0) -> UnfoldingMarket:
+    copies = [f"T{number}" for number in range(count)]
+    return UnfoldingMarket(clock, (*DEFAULT_TICKERS, *copies))
 
 
-@pytest.fixture(scope="module")
-def clock() -> Clock:
-    return Clock(OPENS_AT)
+def recorded(clock: Clock) -> RestampedMarket:
+    """Three minutes, of which the second is absent."""
+    bars = [a_bar(close=200.1), a_bar(close=200.3, minute=a_bar().minute + 2 * MINUTE)]
+    story = an_entry(published_at=a_bar().minute + MINUTE + 5 * SECOND)
+    return RestampedMarket(bars, clock, [story])
 
 
-@pytest.fixture(scope="module")
-def market(clock: Clock) -> UnfoldingMarket:
-    return UnfoldingMarket(XNYS, clock)
+@pytest.mark.parametrize("make", [generated, recorded], ids=["generated", "recorded"])
+def test_nothing_that_has_not_begun_is_seen(make: type[LiveMarket]) -> None:
+    clock = Clock()
+    market = make(clock)
+    for clock.now in (NOW, NOW + 10 * SECOND, NOW + 7 * MINUTE):
+        minutes = [bar.minute for bar in market.bars("AAPL", TODAY, NOW + 90 * MINUTE)]
+        assert clock.now - 3 * MINUTE < minutes[-1] <= clock.now
+        assert all(e.published_at is None or e.published_at <= clock.now for e in market.news())
 
 
-@pytest.fixture(scope="module")
-def story() -> NewsEntry:
-    """A story of the day that others follow."""
-    return published(GeneratedMarket(XNYS, DEFAULT_TICKERS, 7).news(DAY))[5]
+@pytest.mark.parametrize("make", [generated, recorded], ids=["generated", "recorded"])
+def test_the_past_does_not_change(make: type[LiveMarket]) -> None:
+    clock = Clock()
+    market = make(clock)
+    before = list(market.bars("AAPL", NOW - 60 * MINUTE, NOW))
+    clock.now += 30 * MINUTE
+    assert list(market.bars("AAPL", NOW - 60 * MINUTE, NOW)) == before
 
 
-def published(entries: Sequence[NewsEntry]) -> list[NewsEntry]:
-    return [entry for entry in entries if entry.published_at]
+@pytest.mark.parametrize("make", [generated, recorded], ids=["generated", "recorded"])
+def test_start_and_end_are_both_included(make: type[LiveMarket]) -> None:
+    first = next(iter(make(Clock()).bars("AAPL", NOW - 30 * MINUTE, NOW))).minute
+    assert [b.minute for b in make(Clock()).bars("AAPL", first, first)] == [first]
+    found = [b.minute for b in make(Clock()).bars("AAPL", first + SECOND, first + 3 * MINUTE)]
+    assert first not in found
+    assert found[-1] == first + 3 * MINUTE
 
 
-@pytest.mark.parametrize("minutes", [0, 1, 30, 389])
-def test_fetch_bars_serves_complete_bars_only(
-    minutes: int, market: UnfoldingMarket, clock: Clock
-) -> None:
-    clock.now = at(minutes) + 59 * SECOND
-    found = {bar.minute for bar in market.fetch_bars(["AAPL"], OPENS_AT, SESSION.closes_at)}
-    assert found == {at(number) for number in range(minutes)}
+@pytest.mark.parametrize("make", [generated, recorded], ids=["generated", "recorded"])
+def test_an_unknown_ticker_has_no_bars(make: type[LiveMarket]) -> None:
+    assert list(make(Clock()).bars("ZZZZ", TODAY, NOW)) == []
 
 
-def test_fetch_bars_serves_a_bar_when_its_minute_has_ended(
-    market: UnfoldingMarket, clock: Clock
-) -> None:
-    clock.now = at(1)
-    found = market.fetch_bars(["AAPL"], OPENS_AT, SESSION.closes_at)
-    assert [bar.minute for bar in found] == [OPENS_AT]
+def test_the_generated_bars_are_those_of_the_day() -> None:
+    whole = GeneratedMarket(Calendar(ROUND_THE_CLOCK), DEFAULT_TICKERS, 7).bars(NOW.date())
+    expected = [bar for bar in whole if bar.ticker == "AAPL" and bar.minute <= NOW]
+    assert list(generated(Clock()).bars("AAPL", TODAY, NOW)) == expected
 
 
-def test_fetch_bars_serves_nothing_of_tomorrow(market: UnfoldingMarket, clock: Clock) -> None:
-    clock.now = at(100)
-    tomorrow = OPENS_AT + timedelta(days=1)
-    assert market.fetch_bars(DEFAULT_TICKERS, tomorrow, tomorrow + 10 * MINUTE) == []
+def test_bars_go_on_over_midnight() -> None:
+    clock = Clock(TODAY + timedelta(minutes=1))
+    found = [b.minute for b in generated(clock).bars("AAPL", TODAY - MINUTE, TODAY + MINUTE)]
+    assert found == [TODAY - MINUTE, TODAY, TODAY + MINUTE]
 
 
-def test_fetch_bars_takes_the_start_and_leaves_out_the_end(
-    market: UnfoldingMarket, clock: Clock
-) -> None:
-    clock.now = DAY_ENDS_AT
-    found = market.fetch_bars(["AAPL"], at(10), at(12))
-    assert [bar.minute for bar in found] == [at(10), at(11)]
+def test_a_copied_ticker_is_consistent_and_unlike_the_others() -> None:
+    market = generated(Clock(), 7)
+    days = {t: list(market.bars(t, NOW - 60 * MINUTE, NOW)) for t in market.tickers}
+    assert all(fault(bar) is None for bars in days.values() for bar in bars)
+    assert all(bar.ticker == ticker for ticker, bars in days.items() for bar in bars)
+    assert len({bars[-1].close for bars in days.values()}) == 14
 
 
-def test_fetch_bars_gives_the_tickers_asked_for_by_minute_and_ticker(
-    market: UnfoldingMarket, clock: Clock
-) -> None:
-    clock.now = DAY_ENDS_AT
-    found = market.fetch_bars(["TSLA", "AAPL", "ZZZZ"], OPENS_AT, at(60))
-    order = [(bar.minute, bar.ticker) for bar in found]
-    assert order == sorted(order)
-    assert {bar.ticker for bar in found} == {"AAPL", "TSLA"}
+def test_a_copied_ticker_does_not_change_the_others() -> None:
+    few, many = generated(Clock()), generated(Clock(), 3)
+    assert list(few.bars("AAPL", TODAY, NOW)) == list(many.bars("AAPL", TODAY, NOW))
 
 
-def test_fetch_bars_does_not_change_the_past(market: UnfoldingMarket, clock: Clock) -> None:
-    clock.now = at(60)
-    before = market.fetch_bars(DEFAULT_TICKERS, OPENS_AT, at(60))
-    clock.now = at(390)
-    assert market.fetch_bars(DEFAULT_TICKERS, OPENS_AT, at(60)) == before
+def test_when_the_exchange_rests_then_nothing_is_seen() -> None:
+    saturday = datetime(2025, 2, 15, 20, tzinfo=UTC)
+    market = UnfoldingMarket(Clock(saturday), calendar=Calendar("XNYS"))
+    assert list(market.bars("AAPL", saturday - 300 * MINUTE, saturday)) == []
 
 
-@pytest.mark.parametrize("minutes", [-200, 0, 60, 389])
-def test_fetch_news_serves_nothing_after_the_present(
-    minutes: int, market: UnfoldingMarket, clock: Clock
-) -> None:
-    clock.now = at(minutes)
-    found = published(market.fetch_news(DAY_STARTS_AT, DAY_ENDS_AT))
-    assert all(entry.published_at < clock.now for entry in found if entry.published_at)
-
-
-def test_fetch_news_serves_a_story_when_it_is_out(
-    market: UnfoldingMarket, clock: Clock, story: NewsEntry
-) -> None:
+def test_a_story_is_out_when_its_time_has_come() -> None:
+    story = next(e for e in generated(Clock()).news()[::-1] if e.published_at)
     assert story.published_at
-    served = []
-    for clock.now in (story.published_at, story.published_at + SECOND):
-        served.append(story in market.fetch_news(DAY_STARTS_AT, DAY_ENDS_AT))
-    assert served == [False, True]
+    before, after = story.published_at - SECOND, story.published_at
+    assert story not in generated(Clock(before)).news()
+    assert story in generated(Clock(after)).news()
 
 
-def test_fetch_news_leaves_out_what_is_not_asked_for(
-    market: UnfoldingMarket, clock: Clock, story: NewsEntry
-) -> None:
-    assert story.published_at
-    clock.now = DAY_ENDS_AT
-    assert story not in market.fetch_news(DAY_STARTS_AT, story.published_at)
-    assert story in market.fetch_news(story.published_at, DAY_ENDS_AT)
+def test_a_story_without_a_time_is_out_by_the_end_of_its_day() -> None:
+    day = date(2025, 3, 10)
+    undated = GeneratedMarket(Calendar(ROUND_THE_CLOCK), DEFAULT_TICKERS, 7).news(day)[-1]
+    assert undated.published_at is None
+    assert undated in generated(Clock()).news()
+    assert undated not in generated(Clock(NOW - timedelta(days=1))).news()
 
 
-def test_when_the_exchange_rests_then_nothing_is_served() -> None:
-    saturday = datetime(2025, 2, 15, tzinfo=UTC)
-    market = UnfoldingMarket(XNYS, lambda: saturday + timedelta(days=1))
-    assert XNYS.on(date(2025, 2, 15)) is None
-    assert market.fetch_bars(DEFAULT_TICKERS, saturday, saturday + timedelta(hours=20)) == []
+def test_a_recording_is_played_in_a_loop_without_the_bars_that_it_lacks() -> None:
+    found = list(recorded(Clock()).bars("AAPL", NOW - 9 * MINUTE, NOW))
+    assert len({bar.close for bar in found}) == 2
+    by_place = {int(bar.minute.timestamp()) // 60 % 3: bar.close for bar in found}
+    assert by_place == {0: 200.1, 2: 200.3}
+    assert len(found) == 6
 
 
-def test_the_feed_is_named_as_generated(market: UnfoldingMarket) -> None:
-    assert market.feed == "generated"
+def test_recorded_news_come_again_with_an_identity_of_their_own() -> None:
+    clock = Clock()
+    market = recorded(clock)
+    seen = set()
+    for number in range(9):
+        clock.now = NOW + number * MINUTE
+        seen |= {(e.entry_id, e.link, e.published_at) for e in market.news()}
+    assert len(seen) in (4, 5)
+    times = sorted(at for _, _, at in seen)
+    assert {after - before for before, after in pairwise(times)} == {3 * MINUTE}
+    assert len({link for _, link, _ in seen}) == len(seen)
+
+
+def test_a_recorded_story_keeps_its_distance_to_the_bars() -> None:
+    market = recorded(Clock())
+    places = {
+        (e.published_at - datetime(1970, 1, 1, tzinfo=UTC)) % (3 * MINUTE) for e in market.news()
+    }
+    assert places == {MINUTE + 5 * SECOND}
+
+
+def test_a_recorded_story_without_a_time_stays_without() -> None:
+    market = RestampedMarket([a_bar()], Clock(), [replace(an_entry(), published_at=None)])
+    assert {entry.published_at for entry in market.news()} == {None}
+
+
+def test_a_recording_without_bars_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one bar"):
+        RestampedMarket([], Clock())

@@ -11,20 +11,21 @@ from sqlalchemy.exc import IntegrityError
 
 from ops_pipeline.domain.values import Bar
 from ops_pipeline.storage import bars
+from ops_pipeline.storage.bars import Kept
 from ops_pipeline.storage.knowledge import counts_by_minute
-from ops_pipeline_tests.builders import DAY, NOON, a_bar, at
+from ops_pipeline_tests.builders import DAY, NOON, SESSION, a_bar, at
 from ops_pipeline_tests.storage.rows import insert, rows
 
 REVISIONS = "select ticker, minute, close from bar_revisions order by close"
 
 
-def keep(connection: Connection, found: Sequence[Bar], known_at: datetime | None = None) -> int:
+def keep(connection: Connection, found: Sequence[Bar], known_at: datetime | None = None) -> Kept:
     minutes = {bar.minute for bar in found}
     return bars.insert_bars(
         connection,
         found,
         dict.fromkeys(minutes, DAY),
-        {minute: known_at or minute + timedelta(minutes=1) for minute in minutes},
+        lambda bar: known_at or bar.minute + timedelta(minutes=1),
         feed="iex",
         origin="live",
     )
@@ -38,11 +39,11 @@ def test_a_bar_comes_back_as_it_went_in(connection: Connection) -> None:
 
 def test_only_new_bars_are_counted(connection: Connection) -> None:
     keep(connection, [a_bar()])
-    assert keep(connection, [a_bar(), a_bar(ticker="MSFT")]) == 1
+    assert keep(connection, [a_bar(), a_bar(ticker="MSFT")]) == Kept(new=1, revisions=0)
 
 
 def test_no_bars_are_nothing(connection: Connection) -> None:
-    assert keep(connection, []) == 0
+    assert keep(connection, []) == Kept(0, 0)
 
 
 def test_the_first_version_of_a_bar_stays(connection: Connection) -> None:
@@ -82,7 +83,7 @@ def test_a_different_volume_alone_is_a_revision(connection: Connection) -> None:
 
 
 def test_of_two_versions_in_one_batch_the_first_stays(connection: Connection) -> None:
-    assert keep(connection, [a_bar(close=200.0), a_bar(close=200.4)]) == 1
+    assert keep(connection, [a_bar(close=200.0), a_bar(close=200.4)]).new == 1
     assert rows(connection, "select close from bars_1m") == [(200.0,)]
 
 
@@ -92,7 +93,7 @@ def test_of_two_versions_in_one_batch_the_second_is_a_revision(connection: Conne
 
 
 def test_the_same_bar_twice_in_one_batch_is_one_bar(connection: Connection) -> None:
-    assert keep(connection, [a_bar(), a_bar()]) == 1
+    assert keep(connection, [a_bar(), a_bar()]).new == 1
     assert rows(connection, REVISIONS) == []
 
 
@@ -151,13 +152,24 @@ def test_a_bar_of_more_than_a_week_ago_is_left_out(connection: Connection) -> No
     assert bars.newest_bars(connection, ["AAPL"], NOON + timedelta(days=7)) == {}
 
 
-def test_the_newest_minute_is_the_newest_before_the_end(connection: Connection) -> None:
-    keep(connection, [a_bar(minute=at(n)) for n in range(3)])
-    assert bars.newest_minute(connection, at(0), at(2)) == at(1)
+def test_what_the_vendor_answered_never_goes_back(connection: Connection) -> None:
+    for until in (at(5), at(2), SESSION.closes_at + timedelta(hours=1)):
+        bars.mark_answered(connection, ["AAPL"], [SESSION], until)
+        found = bars.coverage(connection, DAY, DAY)
+        assert found[("AAPL", DAY)] == max(at(5), min(until, SESSION.closes_at))
 
 
-def test_without_bars_there_is_no_newest_minute(connection: Connection) -> None:
-    assert bars.newest_minute(connection, at(0), at(9)) is None
+def test_a_session_that_has_not_begun_was_not_answered_for(connection: Connection) -> None:
+    bars.mark_answered(connection, ["AAPL"], [SESSION], SESSION.opens_at)
+    assert bars.coverage(connection, DAY, DAY) == {}
+
+
+def test_the_gap_of_an_open_is_told_by_the_close_before_it(connection: Connection) -> None:
+    keep(connection, [a_bar(minute=SESSION.opens_at - timedelta(hours=18), close=100.0, low=99.0)])
+    keep(connection, [a_bar(minute=SESSION.opens_at, open=200.0), a_bar(minute=at(1), open=200.3)])
+    (found,) = bars.opening_gaps(connection, ["AAPL", "MSFT"], SESSION)
+    assert (found.ticker, found.gap) == ("AAPL", 1.0)
+    assert found.available_at == SESSION.opens_at + timedelta(minutes=1)
 
 
 def test_bars_are_counted_by_minute(connection: Connection) -> None:
@@ -166,7 +178,7 @@ def test_bars_are_counted_by_minute(connection: Connection) -> None:
 
 
 def test_a_bar_without_volume_is_a_bar(connection: Connection) -> None:
-    assert keep(connection, [a_bar(volume=0)]) == 1
+    assert keep(connection, [a_bar(volume=0)]).new == 1
 
 
 def test_the_database_refuses_an_unknown_origin(connection: Connection) -> None:

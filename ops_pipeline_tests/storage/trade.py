@@ -36,7 +36,7 @@ def put_bars(connection: Connection, *found: Bar) -> None:
         connection,
         found,
         dict.fromkeys(minutes, DAY),
-        {minute: minute + timedelta(seconds=65) for minute in minutes},
+        lambda bar: bar.minute + timedelta(seconds=65),
         feed="test",
         origin="recorded",
     )

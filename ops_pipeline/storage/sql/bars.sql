@@ -42,12 +42,6 @@ select
 from bars_1m
 where minute between :first and :last;
 
--- name: newest_minute
--- The newest stored minute in [start, end).
-select max(minute) as minute
-from bars_1m
-where minute >= :start and minute < :end;
-
 -- name: newest_bars
 -- The newest bar of each of these tickers that was known at :now.
 with wanted as (
@@ -82,3 +76,60 @@ select
 from bars_1m
 where minute >= :start and minute < :end
 group by minute;
+
+-- name: coverage
+-- Up to when the vendor has answered for each ticker in each session from the first day on.
+select
+    ticker,
+    session_date,
+    answered_until
+from bar_coverage
+where session_date between :first and :last;
+
+-- name: mark_answered
+-- The vendor has answered for a ticker in a session up to an instant; it never goes back.
+insert into bar_coverage (ticker, session_date, answered_until)
+values (:ticker, :session_date, :answered_until)
+on conflict (ticker, session_date) do update
+    set
+        answered_until = greatest(bar_coverage.answered_until, excluded.answered_until),
+        written_at = clock_timestamp();
+
+-- name: opening_gaps
+-- How far these tickers opened a session from their last close before it.
+with wanted as (
+    select unnest(cast(:tickers as text[])) as ticker
+)
+
+select
+    wanted.ticker,
+    opening.open / earlier.close - 1 as gap,
+    opening.available_at
+from wanted
+inner join lateral (
+    select bar.*
+    from bars_1m as bar
+    where bar.ticker = wanted.ticker and bar.minute >= :opens and bar.minute < :closes
+    order by bar.minute
+    limit 1
+) as opening on true
+inner join lateral (
+    select bar.*
+    from bars_1m as bar
+    where bar.ticker = wanted.ticker and bar.minute < :opens
+    order by bar.minute desc
+    limit 1
+) as earlier on true
+order by wanted.ticker;
+
+-- name: count_revisions
+-- How many other versions of bars are kept.
+select count(*) from bar_revisions;
+
+-- name: newest_minute
+-- The newest minute of which a bar was known at :now.
+select minute
+from bars_1m
+where available_at <= :now and minute <= :now
+order by minute desc
+limit 1;

@@ -52,3 +52,36 @@ group by minute;
 -- name: count_items
 -- How many stories are kept.
 select count(*) from news_items;
+
+-- name: feed_states
+-- How the last fetch of each feed went.
+select
+    feed,
+    etag,
+    last_modified,
+    failures,
+    retry_at,
+    last_status,
+    last_reason,
+    last_ok_at
+from feed_state
+order by feed;
+
+-- name: save_feed_state
+-- Keep how a fetch of a feed went.
+insert into feed_state (
+    feed, etag, last_modified, failures, retry_at, last_status, last_reason, last_ok_at
+)
+values (
+    :feed, :etag, :last_modified, :failures, :retry_at, :last_status, :last_reason, :last_ok_at
+)
+on conflict (feed) do update
+    set
+        etag = excluded.etag,
+        last_modified = excluded.last_modified,
+        failures = excluded.failures,
+        retry_at = excluded.retry_at,
+        last_status = excluded.last_status,
+        last_reason = excluded.last_reason,
+        last_ok_at = coalesce(excluded.last_ok_at, feed_state.last_ok_at),
+        written_at = clock_timestamp();

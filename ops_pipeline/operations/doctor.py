@@ -1,0 +1,154 @@
+"""What the pipeline depends on, one by one: whether it works, and what to do where it does not."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from ops_pipeline.clients.alpaca_account import clock_skew_seconds
+from ops_pipeline.clients.lexicon import LexiconClassifier
+from ops_pipeline.clients.live import access_of, live_bars, live_news
+from ops_pipeline.clients.universe import universe_file
+from ops_pipeline.domain.errors import BadConfiguration, OperatorError
+from ops_pipeline.domain.values import FeedOutcome, FeedStatus
+from ops_pipeline.local.processes import ProcessTable
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage.engine import opened, reachable
+from ops_pipeline.storage.migrate import pending
+from ops_pipeline.storage.universe import universe
+
+MAX_SKEW_SECONDS = 2.0
+MIN_FREE_GB = 2.0
+
+
+class Health(StrEnum):
+    """What became of a look at a dependency."""
+
+    OK = "ok"
+    FAILED = "FAILED"
+    UNUSED = "unused"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One dependency; `found` is one line without secrets."""
+
+    dependency: str
+    health: Health
+    found: str
+    hint: str = ""
+
+
+Now = Callable[[], datetime]
+
+
+def examine(settings: Settings, now: Now) -> Iterator[Finding]:
+    """Look at one dependency after the other; none keeps the next from being looked at."""
+    yield _looked("database", lambda: _database(settings))
+    yield _looked("migrations", lambda: _migrations(settings))
+    if settings.mode.is_live:
+        yield _looked("alpaca bars", lambda: live_bars(settings, now).probe())
+        yield _looked("alpaca clock", lambda: _clock(settings, now))
+        yield from _feeds(settings, now)
+    else:
+        for name in ("alpaca bars", "alpaca clock", "feeds"):
+            yield Finding(name, Health.UNUSED, f"mode {settings.mode.value} asks nobody")
+    yield _looked("model", _model)
+    yield _looked("disk", lambda: _disk(settings))
+    for name in settings.mode.processes:
+        yield _looked(name, partial(_process, settings, name))
+
+
+def _looked(dependency: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(dependency, Health.OK, look())
+    except OperatorError as error:
+        return Finding(dependency, Health.FAILED, str(error), error.hint)
+    except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
+        return Finding(dependency, Health.FAILED, f"{type(error).__name__}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
+
+
+def _database(settings: Settings) -> str:
+    with reachable(settings), opened(settings) as engine, engine.connect() as connection:
+        version: str = connection.execute(text("show server_version")).scalar_one()
+    server = settings.server
+    where = f"{server.host}:{server.port}" if server else ""
+    return f"PostgreSQL {version} at {where}, database {settings.pipeline_database}"
+
+
+def _migrations(settings: Settings) -> str:
+    with opened(settings) as engine:
+        waiting = pending(engine)
+    if waiting:
+        raise BadConfiguration(f"{', '.join(waiting)} did not run", "run: ops-pipeline init")
+    return "none waits"
+
+
+def _clock(settings: Settings, now: Now) -> str:
+    access = access_of(settings)
+    skew = clock_skew_seconds(access, now)
+    told = f"key {access.masked_key}, its clock {skew:+.1f} s from ours"
+    if abs(skew) > MAX_SKEW_SECONDS:
+        raise BadConfiguration(
+            f"{told}; more than {MAX_SKEW_SECONDS:.0f} s", "set this machine's clock by NTP"
+        )
+    return told
+
+
+def _feeds(settings: Settings, now: Now) -> Iterator[Finding]:
+    try:
+        source = live_news(settings, _tickers(settings), now)
+    except OperatorError as error:
+        yield Finding("feeds", Health.FAILED, str(error), error.hint)
+        return
+    for outcome in source.fetch_news(now(), now(), {}).feeds:
+        yield _feed(outcome)
+
+
+def _tickers(settings: Settings) -> list[str]:
+    """The tracked tickers, or those of the universe file while the database is out of reach."""
+    try:
+        with reachable(settings), opened(settings) as engine, engine.connect() as connection:
+            return [ticker.symbol for ticker in universe(connection)]
+    except (OperatorError, SQLAlchemyError):
+        return list(universe_file(settings.universe_file).tracked)
+
+
+def _feed(outcome: FeedOutcome) -> Finding:
+    name = f"feed {outcome.feed}"
+    if outcome.status is FeedStatus.FAILED:
+        return Finding(name, Health.FAILED, outcome.reason, "look at its address, or leave it out")
+    return Finding(name, Health.OK, f"{outcome.entries} entries, {outcome.bytes:,} bytes")
+
+
+def _model() -> str:
+    classifier = LexiconClassifier()
+    (score,) = classifier.classify(["Shares rise on strong results"])
+    return f"{classifier.model.name} says {score.label} of a good headline"
+
+
+def _disk(settings: Settings) -> str:
+    folder = next(path for path in (settings.var_dir, *settings.var_dir.parents) if path.exists())
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < MIN_FREE_GB:
+        raise OperatorError(
+            f"{free:.1f} GB free, less than {MIN_FREE_GB:.0f}", "make room, or set OPS_VAR_DIR"
+        )
+    return f"{free:.0f} GB free"
+
+
+def _process(settings: Settings, name: str) -> str:
+    table = ProcessTable(settings.mode_dir / "run")
+    process = table.find(name)
+    if process is None:
+        raise OperatorError("does not run", f"run: ops-pipeline up --mode {settings.mode.value}")
+    return f"runs, {table.memory_bytes(name) / 1e6:.0f} MB"
