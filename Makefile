@@ -34,10 +34,10 @@ check: install  ## lint, types, floors, SQL and the fast tests, under a minute
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/sqlfluff lint --quiet dbt_features/models dbt_features/tests ops_pipeline/storage/sql ops_pipeline/storage/migrations
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m 'not slow' $(FAST)
+	@$(BIN)/python -m pytest -q -m fast -n $(JOBS) --dist loadfile $(FAST)
 
 test: check  ## everything: what check does, then all tests on real PostgreSQL, dbt and Dagster
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -m 'not fast' -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 docs: install  ## write the generated pages again
 	@$(BIN)/python -m ops_pipeline_tests.structure.pages

@@ -42,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = Path(item.path).relative_to(here).parts[0]
         for mark in MARKS.get(folder, []):
             item.add_marker(mark)
+        if folder not in MARKS and not item.get_closest_marker("slow"):
+            item.add_marker("fast")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,9 @@ class OperatorError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            # So that a log or a page that shows the error shows what to do, too.
+            self.add_note(hint)
 
 
 class BadInput(OperatorError):

@@ -218,7 +218,7 @@ def visible_bars(
     ]
     if not rows:
         return VisibleBars(0, None, ())
-    names = [field.name for field in fields(Bar)]
+    names = [field.name for field in fields(Bar) if field.name in rows[0]]
     newest = tuple(Bar(**{name: row[name] for name in names}) for row in rows)
     return VisibleBars(rows[0]["visible_count"], rows[0]["first_minute"], newest)
 

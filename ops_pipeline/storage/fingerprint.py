@@ -53,6 +53,7 @@ TABLES = (
         "t.minute",
         "concat_ws(' ', t.ticker, t.open, t.high, t.low, t.close, t.volume)",
     ),
+    Table("quarantines", _KNOWN, "t.ticker || ' ' || t.cause"),
     Table("news_items", _KNOWN, "t.news_id"),
     Table("news_provenance", _KNOWN, "t.feed || ' ' || t.entry_key"),
     Table("news_tickers", _KNOWN, "t.news_id || ' ' || t.ticker"),

@@ -76,8 +76,8 @@ def pending(engine: Engine) -> list[str]:
     with engine.connect() as connection:
         if connection.execute(text("select to_regclass('schema_migrations')")).scalar() is None:
             return [migration.name for migration in shipped()]
-        numbers = connection.execute(text("select number from schema_migrations")).scalars()
-        done: set[int] = set(numbers)
+        numbers = connection.execute(text("select number from schema_migrations"))
+        done = {int(row[0]) for row in numbers}
     return [migration.name for migration in shipped() if migration.number not in done]
 
 

@@ -113,6 +113,55 @@ def test_read_bars_leaves_other_columns_out(tmp_path: Path) -> None:
     assert set(table.columns) == (set(COLUMNS) - {"ts"}) | {"minute", "available_at"}
 
 
+@each_format
+def test_read_bars_keeps_the_versions_of_a_bar_in_the_order_of_their_revision(
+    tmp_path: Path, write: Writer
+) -> None:
+    later = {**GOOD, "close": 200.2, "revision": 2}
+    between = {**GOOD, "close": 200.1, "revision": 1}
+    table = read_bars(write(tmp_path, [later, {**GOOD, "revision": 0}, between]))
+    assert list(table["close"]) == [200.0, 200.1, 200.2]
+
+
+@each_format
+def test_read_bars_tells_when_a_version_was_known_where_the_file_does(
+    tmp_path: Path, write: Writer
+) -> None:
+    known = "2025-02-12T17:03:30Z"
+    rows = [{**GOOD, "available_at": known}, {**OTHER, "available_at": ""}]
+    bars = {bar.ticker: bar for bar in bars_of(read_bars(write(tmp_path, rows)))}
+    assert bars["AAPL"].available_at == datetime.fromisoformat(known)
+    assert bars["MSFT"].available_at is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"available_at": "2025-02-12T17:00:59Z"}, "available_at lies before the end"),
+        ({"available_at": "2025-02-12T17:05:00"}, "available_at has no time zone"),
+        ({"available_at": "soon Z"}, "available_at is no time"),
+        ({"revision": -1}, "revision is no count"),
+        ({"revision": 0.5}, "revision is no count"),
+        ({"revision": "x"}, "revision is no number"),
+    ],
+)
+def test_read_bars_refuses_versions_that_cannot_be(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=f"row 1: {message}"):
+        read_bars(as_csv(tmp_path, [{**GOOD, **changes}]))
+
+
+def test_a_saved_market_gives_back_versions_and_when_they_were_known(tmp_path: Path) -> None:
+    known = "2025-02-12T17:03:30Z"
+    rows = [{**GOOD, "revision": 0}, {**GOOD, "close": 200.1, "revision": 1, "available_at": known}]
+    market = RecordedMarket(tmp_path / "market")
+    market.save(read_bars(as_csv(tmp_path, rows)), [])
+    first, second = market.fetch_bars(["AAPL"], NOON, NOON + MINUTE).bars
+    assert (first.close, first.available_at) == (200.0, None)
+    assert (second.close, second.available_at) == (200.1, datetime.fromisoformat(known))
+
+
 BAD_VALUES: list[tuple[str, Any, str]] = [
     *[(name, value, name) for name in ("open", "high", "low", "close") for value in (nan, -1, 0)],
     ("high", inf, "high is no price"),

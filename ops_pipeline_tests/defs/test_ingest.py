@@ -13,6 +13,7 @@ import pytest
 from ops_pipeline.clients.alpaca_bars import AlpacaBars
 from ops_pipeline.clients.alpaca_http import Patience
 from ops_pipeline.defs.checks.freshness import evaluate
+from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Market, Pipeline
 from ops_pipeline.domain.bars import FRESH_SECONDS
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning, OperatorError
@@ -20,7 +21,7 @@ from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.sandbox.live import UnfoldingMarket
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS
 from ops_pipeline.sandbox.world import SandboxWorld
-from ops_pipeline.settings import AlpacaAccess, Mode, Settings
+from ops_pipeline.settings import AlpacaAccess, Mode, PartitionWindow, Settings
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline_tests.defs.world import World, open_world
 from ops_pipeline_tests.sandbox.served import served
@@ -174,6 +175,22 @@ def test_a_wrong_key_is_one_line_and_nothing_tells_it(
     for told in (caplog.text, repr(raised.value), raised.value.hint):
         assert "PKWRONG" not in told
         assert "very-secret" not in told
+
+
+def test_the_key_is_in_no_event_of_a_run_that_it_fails(live: Live) -> None:
+    world = live.world
+    assert world.settings.alpaca
+    wrong = replace(world.settings.alpaca, key="PKWRONGKEY12345", secret="a-very-secret-one")
+    world.settings = replace(world.settings, alpaca=wrong)
+    world.window = PartitionWindow(live.session.day, live.session.day)
+    key = partition_key(live.at(0), world.calendar)
+    done = world.job("minute_job", partition_key=key, raise_on_error=False)
+    assert not done.success
+    told = "\n".join(repr(entry) for entry in world.instance.all_logs(done.run_id))
+    assert "Alpaca refused the key (401)" in told
+    assert "set ALPACA_API_KEY and ALPACA_API_SECRET" in told
+    assert "PKWRONG" not in told
+    assert "very-secret" not in told
 
 
 def test_a_vendors_later_version_is_counted_and_changes_nothing(live: Live) -> None:

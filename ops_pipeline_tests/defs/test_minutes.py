@@ -1,5 +1,6 @@
 """Which minutes a run is about: half days, holidays, weeks in which the clocks change."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -131,3 +132,61 @@ def test_minutes_whose_features_were_not_made_are_not_decided(world: World) -> N
     assert world.value(decided) == 2
     world.stages(minutes[1], minutes[5])
     assert world.value(decided) == 12
+
+
+def test_a_recording_that_says_when_a_bar_was_known_is_believed(world: World) -> None:
+    session = world.session(date(2025, 2, 12))
+    first, second = session.minutes()[:2]
+    late = second + timedelta(minutes=7)
+    bars = plain([*warm_up(world.calendar, session, 60), first, second])
+    world.open_market(
+        [replace(bar, available_at=late if bar.minute == second else None) for bar in bars]
+    )
+    world.stages(first, second)
+    known = world.rows(
+        "select distinct minute, available_at from bars_1m where minute >= :m", m=first
+    )
+    assert {row["minute"]: row["available_at"] for row in known} == {
+        first: first + timedelta(seconds=65),
+        second: late,
+    }
+    decided_on = {row["bar_at"] for row in world.features().values() if row["minute"] == second}
+    assert decided_on == {first}
+
+
+def test_later_versions_of_a_recording_are_revisions_at_their_time(world: World) -> None:
+    session = world.session(date(2025, 2, 12))
+    first, late = session.opens_at, session.opens_at + timedelta(minutes=9)
+    (bar,) = plain([first], ["AAPL"])
+    revised = replace(bar, close=bar.high, available_at=late)
+    world.open_market([bar, revised])
+    world.stages(first, first, ["bars"])
+    assert world.value("select close from bars_1m") == bar.close
+    assert world.rows("select close, available_at from bar_revisions") == [
+        {"close": revised.close, "available_at": late}
+    ]
+
+
+@pytest.mark.parametrize(("jump", "count"), [(1.31, 1), (1.29, 0), (0.69, 1)])
+def test_a_ticker_that_opens_far_from_its_last_close_is_quarantined(
+    world: World, jump: float, count: int
+) -> None:
+    session = world.session(date(2025, 2, 12))
+    first, second = session.minutes()[:2]
+    before = world.calendar.before(session.day).minutes()[-1]
+    (last, calm), (opening, steady) = plain([before]), plain([first])
+    price = round(last.close * jump, 2)
+    jumped = replace(opening, open=price, high=price, low=price, close=price)
+    calm_open = replace(steady, open=calm.close, high=calm.close, low=calm.close, close=calm.close)
+    world.open_market([last, calm, jumped, calm_open])
+    said = world.stages(first, second, ["bars"])["bars"]
+    assert said["quarantined"] == "AAPL" * count
+    found = world.rows("select ticker, cause, available_at from quarantines")
+    told = {
+        "ticker": "AAPL",
+        "cause": "overnight_gap",
+        "available_at": first + timedelta(seconds=65),
+    }
+    assert found == [told] * count
+    world.stages(first, second, ["bars"])
+    assert world.value("select count(*) from quarantines") == count

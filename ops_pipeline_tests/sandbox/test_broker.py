@@ -1,3 +1,4 @@
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ops_pipeline.domain.values import Bar
-from ops_pipeline.sandbox.broker import STEPS, Broker, Event, Order, Refused, Ticket
+from ops_pipeline.sandbox.broker import STEPS, Broker, Event, Order, Position, Refused, Ticket
 from ops_pipeline_tests.builders import a_bar
 from ops_pipeline_tests.sandbox.worlds import Clock
 
@@ -138,16 +139,33 @@ def test_the_average_price_is_that_of_what_was_bought() -> None:
     assert broker.position("AAPL").average_price == 150
 
 
-def test_a_position_that_turns_has_the_price_of_the_turn() -> None:
-    prices = Prices(AAPL=100.0)
-    broker = a_broker(prices, shorting=True)
-    buy(broker, qty=1)
+@pytest.mark.parametrize(
+    ("quantity", "held", "average"), [(-3, -2, 120), (3, 4, 115), (-0.5, 0.5, 100)]
+)
+def test_a_position_that_turns_has_the_price_of_the_turn(
+    quantity: float, held: float, average: float
+) -> None:
+    after = Position("AAPL", Decimal(1), Decimal(100)).after(Decimal(quantity), Decimal(120))
+    assert (after.quantity, after.average_price) == (Decimal(held), Decimal(average))
+
+
+def test_no_order_is_filled_in_more_than_two_parts() -> None:
+    broker = a_broker(Prices(AAPL=1.0))
+    orders = [buy(broker, qty=100) for _ in range(30)]
+    for _ in range(20):
+        broker.work()
+    parts = Counter(fill.order.id for fill in broker.fills)
+    assert max(parts.values()) == 2
+    assert not any(broker.order(order.id).is_open for order in orders)
+
+
+def test_two_sales_of_the_same_shares_bind_what_is_short() -> None:
+    broker = a_broker(shorting=True)
+    buy(broker)
     settle(broker)
-    prices.of["AAPL"] = 120.0
-    sell(broker, qty=3, client_order_id="turn")
-    settle(broker)
-    held = broker.position("AAPL")
-    assert (held.quantity, held.average_price) == (-2, 120)
+    for _ in range(2):
+        sell(broker, type="limit", limit_price=200)
+    assert broker.buying_power() == CASH - 1_000 - 2_000
 
 
 def test_an_open_order_binds_its_cash() -> None:

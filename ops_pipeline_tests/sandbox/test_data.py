@@ -8,7 +8,7 @@ import httpx
 import pytest
 from alpaca.common.enums import Sort
 from alpaca.common.exceptions import APIError
-from alpaca.data.enums import Adjustment, DataFeed
+from alpaca.data.enums import Adjustment, CorporateActionsType, DataFeed
 from alpaca.data.historical.corporate_actions import CorporateActionsClient
 from alpaca.data.requests import CorporateActionsRequest
 from alpaca.data.timeframe import TimeFrame
@@ -94,6 +94,14 @@ def test_pages_run_over_symbol_then_time_and_lose_nothing(url: str, sort: Sort) 
     assert pages == 4
     times = [at for symbol, at in seen if symbol == "AAPL"]
     assert times == sorted(times, reverse=sort is Sort.DESC)
+
+
+def test_newest_first_is_the_same_the_other_way_round(url: str) -> None:
+    start, end = NOW - timedelta(days=2, seconds=7), NOW - timedelta(seconds=13)
+    forth = ask_bars(url, ["AAPL"], start, end)["AAPL"]
+    back = ask_bars(url, ["AAPL"], start, end, sort=Sort.DESC)["AAPL"]
+    assert back == forth[::-1]
+    assert len(forth) > 2 * 1_400
 
 
 @pytest.mark.parametrize("sort", ["asc", "desc"])
@@ -204,8 +212,11 @@ def test_there_are_no_corporate_actions_until_someone_tells_of_one() -> None:
             split = {"symbol": symbol, "new_rate": rate, "ex_date": "2025-03-12"}
             assert WEB.post(f"{url}/control/splits", json=split).status_code == 201
         found = client.get_corporate_actions(request).data
-        later = CorporateActionsRequest(start=date(2025, 3, 13))
-        assert client.get_corporate_actions(later).data == {}
+        for window in ({"start": date(2025, 3, 13)}, {"end": date(2025, 3, 11)}):
+            other = CorporateActionsRequest(**window)
+            assert client.get_corporate_actions(other).data == {}
+        forward = CorporateActionsRequest(types=[CorporateActionsType.FORWARD_SPLIT])
+        assert len(client.get_corporate_actions(forward).data["forward_splits"]) == 2
     told = {
         kind: [(s.symbol, s.new_rate, s.old_rate) for s in splits] for kind, splits in found.items()
     }

@@ -11,7 +11,7 @@ from ops_pipeline.domain.bars import fault
 from ops_pipeline.sandbox.faults import Faults, Rule, Schedule, is_struck
 from ops_pipeline_tests.builders import a_bar
 from ops_pipeline_tests.sandbox.served import served
-from ops_pipeline_tests.sandbox.test_trading import filled, flat_world, heard, market_order
+from ops_pipeline_tests.sandbox.traders import filled, flat_world, heard, market_order
 from ops_pipeline_tests.sandbox.worlds import (
     HEADERS,
     MINUTE,

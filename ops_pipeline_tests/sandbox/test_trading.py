@@ -1,10 +1,6 @@
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import date, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -12,95 +8,32 @@ import pytest
 import websockets.sync.client
 from alpaca.common.exceptions import APIError
 from alpaca.trading.enums import OrderSide, OrderStatus, QueryOrderStatus, TimeInForce
-from alpaca.trading.models import Order, TradeActivity, TradeUpdate
+from alpaca.trading.models import TradeActivity
 from alpaca.trading.requests import (
     GetCalendarRequest,
     GetOrdersRequest,
-    LimitOrderRequest,
-    MarketOrderRequest,
 )
-from alpaca.trading.stream import TradingStream
 
-from ops_pipeline.sandbox.world import SandboxWorld
 from ops_pipeline_tests.sandbox.served import served
+from ops_pipeline_tests.sandbox.traders import (
+    eventually,
+    filled,
+    flat_world,
+    heard,
+    limit_order,
+    market_order,
+    subscribers,
+)
 from ops_pipeline_tests.sandbox.worlds import (
     ACCESS,
     HEADERS,
     NOW,
     WEB,
     Clock,
-    a_world,
-    flat_market,
     trader,
 )
 
-T = TypeVar("T")
 BUY, SELL = OrderSide.BUY, OrderSide.SELL
-
-
-def flat_world(**how: Any) -> SandboxWorld:
-    """AAPL at 100 and MSFT at 50, for ever."""
-    clock = how.pop("clock", Clock())
-    return a_world(clock, flat_market(clock, [("AAPL", 100.0), ("MSFT", 50.0)]), **how)
-
-
-def market_order(side: OrderSide = BUY, qty: float = 10, **how: Any) -> MarketOrderRequest:
-    fields = {"symbol": "AAPL", "time_in_force": TimeInForce.DAY, **how}
-    return MarketOrderRequest(side=side, qty=qty, **fields)
-
-
-def limit_order(
-    price: float, side: OrderSide = BUY, qty: float = 10, **how: Any
-) -> LimitOrderRequest:
-    fields = {"symbol": "AAPL", "time_in_force": TimeInForce.GTC, **how}
-    return LimitOrderRequest(side=side, qty=qty, limit_price=price, **fields)
-
-
-def eventually(ask: Callable[[], T], is_it: Callable[[T], bool]) -> T:
-    give_up = time.monotonic() + 8
-    while not is_it(found := ask()):
-        assert time.monotonic() < give_up, f"never came: {found}"
-        time.sleep(0.01)
-    return found
-
-
-def filled(client: Any, request: Any) -> Order:
-    """Submit an order, and wait until it is filled."""
-    order = client.submit_order(request)
-    return eventually(lambda: client.get_order_by_id(order.id), lambda o: o.filled_at is not None)
-
-
-class Listener:
-    """Trade updates as an unmodified client receives them, in a thread of its own."""
-
-    def __init__(self, url: str) -> None:
-        self.seen = list[TradeUpdate]()
-        self.stream = TradingStream(*ACCESS, url_override=f"ws{url[4:]}/stream")
-        self.stream.subscribe_trade_updates(self._note)
-        self.thread = threading.Thread(target=self.stream.run, daemon=True)
-        self.thread.start()
-
-    async def _note(self, update: TradeUpdate) -> None:
-        self.seen.append(update)
-
-
-@contextmanager
-def heard(world: SandboxWorld, count: int = 1) -> Iterator[tuple[str, list[Listener]]]:
-    """A served world, and so many who listen to it."""
-    with served(world) as url:
-        listeners = [Listener(url) for _ in range(count)]
-        eventually(subscribers(world), lambda found: found == count)
-        yield url, listeners
-        for listener in listeners:
-            listener.stream.stop()
-    # Joined when the server has gone, because only that wakes a stopped client at once.
-    for listener in listeners:
-        listener.thread.join(10)
-        assert not listener.thread.is_alive()
-
-
-def subscribers(world: SandboxWorld) -> Callable[[], int]:
-    return lambda: len(world.updates._listening)
 
 
 def test_the_account_is_read_by_the_client() -> None:
@@ -288,7 +221,10 @@ def test_the_market_is_always_open() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v2/account", "/v2/stocks/bars", "/v1/corporate-actions"])
-@pytest.mark.parametrize("headers", [{}, {**HEADERS, "APCA-API-SECRET-KEY": "wrong"}])
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {**HEADERS, "APCA-API-SECRET-KEY": "wrong"}, {**HEADERS, "APCA-API-KEY-ID": "wrong"}],
+)
 def test_without_the_key_nothing_is_told(path: str, headers: dict[str, str]) -> None:
     with served(flat_world()) as url:
         answer = WEB.get(url + path, headers=headers)
@@ -381,8 +317,10 @@ def test_who_has_no_key_is_told_so_and_shown_out(first: str) -> None:
     with served(flat_world()) as url, websockets.sync.client.connect(f"ws{url[4:]}/stream") as ws:
         ws.send(first)
         assert json.loads(ws.recv(5))["data"]["status"] == "unauthorized"
-        with pytest.raises(websockets.ConnectionClosed):
+        with pytest.raises(websockets.ConnectionClosed) as closed:
             ws.recv(5)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
 
 
 def test_who_went_away_is_forgotten() -> None:

@@ -23,12 +23,15 @@ BY_NAME = {table.name: table for table in TABLES}
 # What is no part of a session: it is set before one is played, or moved while it is.
 LEFT_OUT = {
     "accounts",
+    "bar_coverage",
+    "feed_state",
     "replay_clock",
     "replay_sessions",
     "schema_migrations",
     "services",
     "trading_state",
     "universe",
+    "universe_changes",
 }
 # Where the rows of the trade below stand: a story ten minutes before noon, the rest at noon.
 STORY_AT = NOON - 10 * MINUTE
@@ -57,6 +60,15 @@ def trade(connection: Connection) -> Connection:
         volume=1,
         available_at=NOON + 2 * MINUTE,
         **prices,
+    )
+    insert(
+        connection,
+        "quarantines",
+        ticker="AAPL",
+        session_date=DAY,
+        cause="split",
+        observed=2.0,
+        available_at=NOON,
     )
     return connection
 
@@ -108,6 +120,7 @@ def test_document_shows_every_column_that_may_not_differ(trade: Connection, name
 WITH_DOUBLES = (
     "bars_1m",
     "bar_revisions",
+    "quarantines",
     "news_sentiments",
     "features.features_1m",
     "watchlist_entries",
@@ -136,6 +149,7 @@ MAY_DIFFER = {
     "minute_cutoffs": f"run_id = 'another', written_at = {LATER}",
     "bars_1m": f"written_at = {LATER}",
     "bar_revisions": f"written_at = {LATER}",
+    "quarantines": f"written_at = {LATER}",
     "news_provenance": f"written_at = {LATER}",
     "dispatch_recommendations": f"claim_epoch = 9, claimed_at = now(), created_at = {LATER}",
     "dispatch_executions": f"execution_id = gen_random_uuid(), written_at = {LATER}",

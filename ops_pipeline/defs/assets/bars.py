@@ -23,15 +23,17 @@ from ops_pipeline.storage.universe import universe
 # A vendor's bar can come some minutes late; so long it is asked for again.
 OVERLAP = 5 * MINUTE
 NAMED = 10
+Coverage = Mapping[tuple[str, date], datetime]
 
 
 def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each ticker and traded minute; a version that comes later is kept beside it."""
     wait_until_settled(minutes, pipeline)
     sessions = _sessions(minutes, pipeline)
-    fetched, asked = _fetch(minutes, sessions, pipeline)
+    asked, covered = _answered_so_far(sessions, pipeline)
+    fetched = _fetch(asked, covered, minutes, sessions, pipeline)
     _require_some(fetched, minutes, pipeline)
-    splits = _fetch_splits(sessions, asked, pipeline)
+    splits = _fetch_splits(asked, covered, sessions, pipeline)
     usable, faults = split_faulty(fetched.bars)
     with pipeline.engine.begin() as connection:
         stamp = pipeline.stamp(connection)
@@ -72,19 +74,27 @@ def _sessions(minutes: Minutes, pipeline: Pipeline) -> list[Session]:
     return [pipeline.calendar.before(own[0].day), *own]
 
 
+def _answered_so_far(sessions: Sequence[Session], pipeline: Pipeline) -> tuple[list[str], Coverage]:
+    """Whom to ask for, and up to when the vendor has answered."""
+    if not sessions:
+        return [], {}
+    with pipeline.engine.connect() as connection:
+        asked = [ticker.symbol for ticker in universe(connection)]
+        return asked, storage.coverage(connection, sessions[0].day, sessions[-1].day)
+
+
 def _fetch(
-    minutes: Minutes, sessions: Sequence[Session], pipeline: Pipeline
-) -> tuple[FetchedBars, list[str]]:
-    """What the vendor has not answered yet, a little overlap, and nothing else; and who was asked.
+    asked: Sequence[str],
+    covered: Coverage,
+    minutes: Minutes,
+    sessions: Sequence[Session],
+    pipeline: Pipeline,
+) -> FetchedBars:
+    """What the vendor has not answered yet, a little overlap, and nothing else.
 
     Raises:
         OperatorError: no request was answered.
     """
-    if not sessions:
-        return FetchedBars([]), []
-    with pipeline.engine.connect() as connection:
-        asked = [ticker.symbol for ticker in universe(connection)]
-        covered = storage.coverage(connection, sessions[0].day, sessions[-1].day)
     starts = {ticker: _start(ticker, minutes, sessions, covered) for ticker in asked}
     by_start = sorted(asked, key=lambda ticker: (starts[ticker], ticker))
     answers: list[FetchedBars] = []
@@ -97,14 +107,11 @@ def _fetch(
             failed |= dict.fromkeys(tickers, error)
     if not answers and failed:
         raise next(iter(failed.values()))
-    return _together(answers, {ticker: str(error) for ticker, error in failed.items()}), asked
+    return _together(answers, {ticker: str(error) for ticker, error in failed.items()})
 
 
 def _start(
-    ticker: str,
-    minutes: Minutes,
-    sessions: Sequence[Session],
-    covered: Mapping[tuple[str, date], datetime],
+    ticker: str, minutes: Minutes, sessions: Sequence[Session], covered: Coverage
 ) -> datetime:
     """The first instant that the vendor has not answered for; the run's own minutes always."""
     for session in sessions:
@@ -139,16 +146,12 @@ def _require_some(fetched: FetchedBars, minutes: Minutes, pipeline: Pipeline) ->
 
 
 def _fetch_splits(
-    sessions: Sequence[Session], asked: Sequence[str], pipeline: Pipeline
+    asked: Sequence[str], covered: Coverage, sessions: Sequence[Session], pipeline: Pipeline
 ) -> dict[date, dict[str, float]]:
     """Splits of the sessions that begin with this run.
 
     A failure ends the run: as long as nothing is stored of a session, the next run asks again.
     """
-    if not sessions:
-        return {}
-    with pipeline.engine.connect() as connection:
-        covered = storage.coverage(connection, sessions[0].day, sessions[-1].day)
     begun = {day for _, day in covered}
     new = [session.day for session in sessions[1:] if session.day not in begun]
     return {day: pipeline.market.splits.fetch_splits(asked, day) for day in new}
