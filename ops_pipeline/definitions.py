@@ -8,13 +8,14 @@ from ops_pipeline.defs.checks.explained import every_execution_explained
 from ops_pipeline.defs.checks.features import features_checks
 from ops_pipeline.defs.checks.freshness import bars_are_fresh
 from ops_pipeline.defs.checks.lookahead import nothing_looks_ahead
+from ops_pipeline.defs.checks.quarantine import no_ticker_is_quarantined
 from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
 from ops_pipeline.defs.jobs import acceptance_job, dispatch_job, lookahead_job, minute_job
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.schedules import (
     acceptance_schedule,
+    bars_sensor,
     dispatch_sensor,
-    freshness_sensor,
     lookahead_schedule,
     minute_schedule,
 )
@@ -39,13 +40,14 @@ def build(settings: Settings) -> dg.Definitions:
         asset_checks=[
             acceptance,
             bars_are_fresh,
+            no_ticker_is_quarantined,
             every_execution_explained,
             features_checks(settings),
             nothing_looks_ahead,
         ],
         jobs=[minute_job, dispatch_job, acceptance_job, lookahead_job],
         schedules=[minute_schedule, acceptance_schedule, lookahead_schedule],
-        sensors=[dispatch_sensor, freshness_sensor],
+        sensors=[dispatch_sensor, bars_sensor],
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.
         executor=dg.in_process_executor,

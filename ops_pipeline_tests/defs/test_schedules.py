@@ -8,7 +8,12 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from ops_pipeline.defs.jobs import LANE
-from ops_pipeline.defs.schedules import acceptance_schedule, dispatch_sensor, minute_schedule
+from ops_pipeline.defs.schedules import (
+    acceptance_schedule,
+    bars_sensor,
+    dispatch_sensor,
+    minute_schedule,
+)
 from ops_pipeline.domain.session import MINUTE
 from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, NEWS, SENTIMENT, Stage
 from ops_pipeline.settings import Mode, Settings
@@ -144,6 +149,7 @@ def test_services_that_are_off_are_left_out(live: World) -> None:
     answer = ask_minutes(live)
     assert isinstance(answer, dg.RunRequest)
     names = [key.to_user_string() for key in answer.asset_selection or ()]
+    assert answer.asset_check_keys == []
     assert names == [name for name in STAGES if name != "sentiment"]
 
 
@@ -242,3 +248,33 @@ def test_sensor_leaves_a_dispatcher_that_is_off_alone(live: World) -> None:
     wait_row(live)
     switch_off(live, DISPATCH)
     assert reason(ask_dispatch(live)) == "the dispatcher is switched off"
+
+
+def ask_bars(world: World, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+    with dg.build_sensor_context(
+        instance=world.instance, resources={"pipeline": world.pipeline}, cursor=cursor
+    ) as context:
+        return bars_sensor(context)
+
+
+def test_the_checks_of_the_bars_are_told_when_they_change_and_else_not(live: World) -> None:
+    first = ask_bars(live)
+    assert isinstance(first, dg.SensorResult)
+    told = {each.check_name: each.passed for each in first.asset_events}  # type: ignore[union-attr]
+    assert told == {"bars_are_fresh": False, "no_ticker_is_quarantined": True}
+    assert isinstance(ask_bars(live, first.cursor), dg.SkipReason)
+    live.execute(
+        "insert into quarantines (ticker, session_date, cause, observed, available_at)"
+        " values ('AAPL', :day, 'overnight_gap', 0.4, :known)",
+        day=NOW.date(),
+        known=NOW,
+    )
+    changed = ask_bars(live, first.cursor)
+    assert isinstance(changed, dg.SensorResult)
+    (_, found) = changed.asset_events
+    assert isinstance(found, dg.AssetCheckEvaluation)
+    assert (found.passed, found.description) == (False, "not traded: AAPL")
+
+
+def test_the_checks_of_the_bars_are_silent_in_a_replay(world: World) -> None:
+    assert isinstance(ask_bars(world), dg.SkipReason)

@@ -1,0 +1,59 @@
+"""Recorded feeds are kept once: a second telling adds no row, in any table."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Connection
+
+from ops_pipeline.clients.guard import Refused
+from ops_pipeline.clients.rss import parse_feed
+from ops_pipeline.domain.news import clean, news_id
+from ops_pipeline.domain.values import Feed, NewsEntry
+from ops_pipeline.storage.news import KnownEntry, insert_entries
+from ops_pipeline_tests.conftest import RECORDED
+from ops_pipeline_tests.storage.rows import rows
+
+FOLDERS = ("feeds_feedparser_wellformed_rss", "feeds_cnbc_2019", "feeds_edgar_atom")
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+pytestmark = pytest.mark.skipif(
+    not all((RECORDED / folder).exists() for folder in FOLDERS),
+    reason="no recorded feeds in ../shared/data",
+)
+
+
+def told(path: Path) -> list[NewsEntry]:
+    feed = Feed(path.stem, f"https://feeds.example/{path.name}")
+    response = httpx.Response(200, request=httpx.Request("GET", feed.url))
+    try:
+        entries = parse_feed(feed, path.read_bytes(), response, NOW, float("inf"))
+    except Refused:
+        return []
+    return [clean(entry) for entry in entries]
+
+
+def documents(folder: str) -> list[Path]:
+    found = (RECORDED / folder).rglob("*")
+    return sorted(path for path in found if path.suffix in (".xml", ".atom"))
+
+
+@pytest.mark.parametrize(("folder", "count"), [*zip(FOLDERS, (128, 2, 4), strict=True)])
+def test_every_recorded_feed_is_kept_once(connection: Connection, folder: str, count: int) -> None:
+    paths = documents(folder)
+    assert len(paths) == count
+    entries = [entry for path in paths for entry in told(path)]
+    known = [KnownEntry(entry, NOW) for entry in entries]
+    added = insert_entries(connection, known, origin="live")
+    assert added == len({news_id(entry) for entry in entries}) > 0
+    tables = ("news_items", "news_provenance")
+    before = [rows(connection, f"select count(*) from {table}") for table in tables]
+    assert insert_entries(connection, known, origin="live") == 0
+    assert [rows(connection, f"select count(*) from {table}") for table in tables] == before
+
+
+def test_400_filings_with_238_ids_are_399_items(connection: Connection) -> None:
+    entries = [entry for path in documents("feeds_edgar_atom") for entry in told(path)]
+    assert len({entry.entry_id for entry in entries}) == 238
+    known = [KnownEntry(entry, NOW) for entry in entries]
+    assert insert_entries(connection, known, origin="live") == 399
