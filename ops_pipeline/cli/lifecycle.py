@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -66,12 +67,13 @@ def up(
 
 def down() -> None:
     """Stop all that up has started, and the embedded PostgreSQL."""
-    settings = load()
+    # Of replay, because a live mode's settings may be refused, and what runs must be stopped.
+    settings = load(Mode.REPLAY.value)
     stopped = [
         f"{name} ({mode.value})"
         for mode in Mode
         for name in reversed(mode.processes)
-        if _table(load(mode.value)).stop(name)
+        if _table(replace(settings, mode=mode)).stop(name)
     ]
     server = EmbeddedServer.in_folder(settings.var_dir)
     if is_embedded(settings) and server.is_running():
