@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 UI ?= 1
 JOBS ?= 2
-FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure)
+FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure test_settings.py)
 
 .PHONY: help install demo test check docs clean
 

@@ -265,16 +265,24 @@ def _alpaca(mode: Mode, environ: Mapping[str, str]) -> AlpacaAccess | None:
 
 def _alpaca_url(name: str, text: str) -> str:
     """A URL that keys may be sent to: Alpaca's own but for the live account, or this machine."""
-    parts = urlsplit(text.rstrip("/").removesuffix("/v2"))
-    host = parts.hostname or ""
-    is_local = parts.scheme in ("http", "https") and host in ("127.0.0.1", "localhost", "::1")
-    is_alpaca = parts.scheme == "https" and host in ALPACA_HOSTS
-    if not (is_local or is_alpaca) or parts.username:
+    if not _may_have_keys(text):
         raise Unsafe(
             f"{name} must be one of {', '.join(ALPACA_HOSTS)}, or of this machine",
             f"unset {name}: the default is right",
         )
+    parts = urlsplit(text)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _may_have_keys(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # a port that is no number raises only when read
+    except ValueError:
+        return False
+    is_local = parts.scheme in ("http", "https") and host in ("127.0.0.1", "localhost", "::1")
+    is_alpaca = parts.scheme == "https" and host in ALPACA_HOSTS
+    return "@" not in parts.netloc and (is_local or is_alpaca)
 
 
 def _sandbox_port(environ: Mapping[str, str]) -> int:
@@ -301,7 +309,7 @@ def _switch(name: str, environ: Mapping[str, str]) -> bool:
 
 
 def _port(name: str, text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) < 65536:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
         raise BadConfiguration(f"{name} must be a port between 1 and 65535, not {text!r}")
     return int(text)
 
@@ -317,7 +325,7 @@ def _kept_reader_password(var_dir: Path) -> str:
 
 
 def _seed(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise BadConfiguration(f"OPS_SEED must be a whole number, not {text!r}")
     return int(text)
 

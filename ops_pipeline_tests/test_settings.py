@@ -162,10 +162,16 @@ def test_private_feeds_are_not_allowed_by_another_word(text: str) -> None:
         loaded(OPS_ALLOW_PRIVATE_FEEDS=text)
 
 
-@pytest.mark.parametrize("text", ["0", "65536", "-1", "http"])
+@pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "\u00b2"])
 def test_a_port_that_is_none_is_refused_by_name(text: str) -> None:
     with pytest.raises(OperatorError, match="OPS_SANDBOX_PORT must be a port"):
         loaded(OPS_SANDBOX_PORT=text)
+
+
+def test_a_seed_that_is_no_number_is_refused_by_name() -> None:
+    for text in ("-1", "x", "\u00b2"):
+        with pytest.raises(BadConfiguration, match="OPS_SEED must be a whole number"):
+            loaded(OPS_SEED=text)
 
 
 def test_the_universe_file_is_a_path_of_its_own_or_none(

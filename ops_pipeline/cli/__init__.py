@@ -7,7 +7,7 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from ops_pipeline import __version__
-from ops_pipeline.cli import bench, lifecycle, service, universe, watch
+from ops_pipeline.cli import bench, lifecycle, service, trading, universe, watch
 from ops_pipeline.cli.backfill import backfill
 from ops_pipeline.cli.console import err, say
 from ops_pipeline.cli.doctor import doctor
@@ -31,6 +31,9 @@ app.command()(sandbox)
 app.command()(watch.status)
 app.command()(watch.check)
 app.command()(doctor)
+app.command()(trading.halt)
+app.command()(trading.reduce)
+app.command()(trading.resume)
 app.command()(explain)
 app.command()(watch.sql)
 app.command()(replay)

@@ -58,6 +58,6 @@ def bars(
 
 def _counts(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdigit() and 0 < int(word) <= MAX_TICKERS for word in words):
+    if not all(word.isdecimal() and 0 < int(word) <= MAX_TICKERS for word in words):
         raise BadInput(f"--tickers must be numbers from 1 to {MAX_TICKERS:,}, not {text!r}")
     return [int(word) for word in words]

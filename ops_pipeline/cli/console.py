@@ -12,6 +12,7 @@ from uuid import UUID
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -69,9 +70,9 @@ def show_result(
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table with numbers to the right."""
+    """A table with numbers to the right; what stands in it is text, never markup."""
     made = Table(
-        title=title or None,
+        title=escape(title) or None,
         title_justify="left",
         title_style="italic",
         header_style="bold",
@@ -89,7 +90,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
             no_wrap=number == 0,
         )
     for row in rows:
-        made.add_row(*(show(cell) for cell in row))
+        made.add_row(*(escape(show(cell)) for cell in row))
     return made
 
 

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from sqlalchemy import Connection
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
@@ -102,5 +101,5 @@ def _by_identity(connection: Connection, identity: str) -> Explanation:
 def _print(found: Explanation, mode: str) -> None:
     say(f"mode {mode}: {one_line(found.headline)}")
     for section in sections(found):
-        rows = [[escape(one_line(cell)) for cell in row] for row in section.rows]
-        out.print(table(escape(section.title), section.columns, rows))
+        rows = [[one_line(cell) for cell in row] for row in section.rows]
+        out.print(table(section.title, section.columns, rows))

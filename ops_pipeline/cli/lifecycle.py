@@ -32,6 +32,10 @@ from ops_pipeline.settings import (
 from ops_pipeline.storage.knowledge import clock
 
 START_SECONDS = 120
+PortOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Port of the UI. [env: OPS_WEB_PORT]"),
+]
 DEMO_DAY, DEMO_HALF_DAY = date(2026, 10, 14), date(2025, 11, 28)
 
 
@@ -49,7 +53,7 @@ def init(mode: ModeOption = None, as_json: JsonOption = False) -> None:
 
 def up(
     mode: ModeOption = None,
-    port: Annotated[int | None, typer.Option(help="Port of the UI. [env: OPS_WEB_PORT]")] = None,
+    port: PortOption = None,
 ) -> None:
     """Start PostgreSQL, the daemon, the guarded web server, and in sandbox mode the sandbox."""
     settings = load(mode.value if mode else None)
@@ -85,7 +89,7 @@ def down() -> None:
 def demo(
     ui: Annotated[bool, typer.Option(help="Leave the Dagster UI open on the day.")] = True,
     half_day: Annotated[bool, typer.Option(help="Play a half day.")] = False,
-    port: Annotated[int | None, typer.Option(help="Port of the UI. [env: OPS_WEB_PORT]")] = None,
+    port: PortOption = None,
 ) -> None:
     """Play one generated market day end to end, then open the UI on a market that goes on."""
     if ui:

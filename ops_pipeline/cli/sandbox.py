@@ -19,7 +19,9 @@ from ops_pipeline.storage.knowledge import clock
 
 
 def sandbox(
-    port: Annotated[int | None, typer.Option(help="Its port. [env: OPS_SANDBOX_PORT]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Its port. [env: OPS_SANDBOX_PORT]")
+    ] = None,
     bars: BarsOption = None,
     news: NewsOption = None,
     day: Annotated[
@@ -32,6 +34,8 @@ def sandbox(
     """Serve a generated market, or one recorded day over and over, at the present; until Ctrl-C."""
     settings = load(Mode.SANDBOX.value)
     port = port or settings.sandbox_port
+    if (news or day) and not bars:
+        raise BadInput("--news and --day belong to a recording", "name it with --bars FILE")
     market = _recorded(bars, news, day) if bars else _generated(settings, seed)
     if not port_is_free(port):
         raise BadConfiguration(

@@ -25,7 +25,7 @@ def _symbol(text: str) -> str:
 
 def _http_url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError("a feed is an http or https address without a user name")
     return text
 
@@ -111,7 +111,8 @@ def _read(name: str, text: str) -> UniverseFile:
     try:
         return UniverseFile.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        where = str(getattr(error, "problem_mark", "")).strip()
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else type(error).__name__
         raise BadConfiguration(f"{name} is no YAML: {where}") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -86,7 +86,7 @@ def _database(settings: Settings) -> str:
 
 
 def _migrations(settings: Settings) -> str:
-    with opened(settings) as engine:
+    with reachable(settings), opened(settings) as engine:
         waiting = pending(engine)
     if waiting:
         raise BadConfiguration(f"{', '.join(waiting)} did not run", "run: ops-pipeline init")

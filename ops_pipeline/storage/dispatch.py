@@ -23,6 +23,16 @@ class FenceLost(Exception):
 
 
 @dataclass(frozen=True)
+class StateChange:
+    """A change of the trading state."""
+
+    state: str
+    changed_by: str
+    reason: str
+    written_at: datetime
+
+
+@dataclass(frozen=True)
 class Owned:
     """A claimed recommendation, and the features that it was made on."""
 
@@ -175,6 +185,19 @@ def read_trading_state(connection: Connection) -> str:
     """ACTIVE, REDUCING or HALTED."""
     state: str = connection.execute(query("dispatch", "read_trading_state")).scalar_one()
     return state
+
+
+def set_trading_state(connection: Connection, state: str, changed_by: str, reason: str) -> None:
+    """From the next decision on; waits for the run that is deciding now."""
+    lock_account(connection)
+    row = {"state": state, "changed_by": changed_by, "reason": reason}
+    connection.execute(query("dispatch", "set_trading_state"), row)
+
+
+def trading_state_changes(connection: Connection, limit: int) -> list[StateChange]:
+    """Who changed the trading state, newest first."""
+    rows = connection.execute(query("dispatch", "trading_state_changes"), {"limit": limit})
+    return [StateChange(row[0], row[1], row[2], row[3].astimezone(UTC)) for row in rows]
 
 
 def status_counts(connection: Connection) -> dict[str, int]:

@@ -271,3 +271,9 @@ def test_replay_refuses_a_second_market_in_one_session_and_keeps_the_first(
     assert answer.code == 6
     assert "--rebuild" in answer.err
     assert _state(server) == before
+
+
+def test_sql_shows_text_that_looks_like_markup_as_it_is(ready: Run) -> None:
+    answer = ready("sql", "select '[/x] [bold]' as odd")
+    assert answer.code == 0
+    assert "[/x] [bold]" in answer.out

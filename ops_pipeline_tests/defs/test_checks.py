@@ -41,9 +41,7 @@ def normal(world: World) -> World:
     """One finished run with one execution, a minute ago."""
     world.execute("insert into replay_clock (present) values (:now)", now=NOW)
     a_dispatcher_run(world)
-    world.execute(
-        "insert into dispatch_executions " + EXECUTION, id=recommend(world, "SIMULATED"), run=RUN
-    )
+    execute(world)
     return world
 
 
@@ -51,10 +49,10 @@ EXECUTION = """(
         execution_id, recommendation_id, dispatcher_run_id, claim_epoch, account, ticker, action,
         intent, decision_ts, simulated_ts, session_date, side, qty, entry_price, notional,
         fill_model, slippage_bps, execution_mode, explain_json, risk_json, sim_json)
-    select gen_random_uuid(), id, cast(:run as uuid), 1, 'paper', ticker, action, intent, ts, ts,
-        session_date, 'buy', 1, 100, 100, 'close+slip', 5, 'SIMULATED', '{}', '{}',
+    select gen_random_uuid(), id, cast(:run as uuid), claim_epoch, 'paper', ticker, action,
+        intent, ts, ts, session_date, 'buy', 1, 100, 100, 'close+slip', 5, 'SIMULATED', '{}', '{}',
         '{"bar_used": {"timestamp": "2025-02-12T17:00:00+00:00"}}'
-    from dispatch_recommendations where id = :id"""
+    from asked"""
 
 
 def a_dispatcher_run(world: World) -> None:
@@ -69,12 +67,22 @@ def a_dispatcher_run(world: World) -> None:
     )
 
 
-def recommend(world: World, status: str, minutes_ago: int = 1, count: int = 1) -> int:
-    """Recommendations in this status, each about another minute; the id of the first."""
+def recommend(world: World, status: str, minutes_ago: int = 1, count: int = 1) -> None:
+    """Recommendations in this status, each about another minute."""
+    world.execute(recommended(status), now=NOW, ago=minutes_ago, count=count)
+
+
+def execute(world: World, minutes_ago: int = 1, count: int = 1) -> None:
+    """Recommendations with their executions, which the database takes only together."""
+    asked = f"with asked as ({recommended('SIMULATED')} returning *)"
+    statement = f"{asked} insert into dispatch_executions {EXECUTION}"
+    world.execute(statement, now=NOW, ago=minutes_ago, count=count, run=RUN)
+
+
+def recommended(status: str) -> str:
     done = "null" if status in ("PENDING", "PROCESSING") else "m.minute"
     lease = "m.minute" if status == "PROCESSING" else "null"
-    world.execute(
-        f"""
+    return f"""
         insert into dispatch_recommendations (ts, ticker, minute, session_date, action,
             instrument_type, intent, confidence, reason, status, expires_at, processed_at,
             lease_until, available_at)
@@ -83,14 +91,7 @@ def recommend(world: World, status: str, minutes_ago: int = 1, count: int = 1) -
         from (
             select :now - make_interval(secs => :ago * 60 + n) as minute
             from generate_series(0, :count - 1) as n
-        ) as m""",
-        now=NOW,
-        ago=minutes_ago,
-        count=count,
-    )
-    return int(
-        world.value("select max(id) - :count + 1 from dispatch_recommendations", count=count)
-    )
+        ) as m"""
 
 
 def test_acceptance_checks_are_the_five_queries(normal: World) -> None:
@@ -120,8 +121,8 @@ def duplicate(world: World) -> dict[str, dg.AssetCheckEvaluation]:
     """An execution twice, which only a database without its constraint can hold."""
     name = "dispatch_executions_recommendation_id_key"
     world.execute(f"alter table dispatch_executions drop constraint {name}")
-    first = world.value("select min(recommendation_id) from dispatch_executions")
-    world.execute("insert into dispatch_executions " + EXECUTION, id=first, run=RUN)
+    asked = "with asked as (select * from dispatch_recommendations order by id limit 1)"
+    world.execute(f"{asked} insert into dispatch_executions {EXECUTION}", run=RUN)
     return ask(world, "acceptance")
 
 
@@ -150,22 +151,13 @@ def test_runs_check_needs_no_recent_run_while_closed(normal: World) -> None:
     assert failed(ask(normal, "acceptance")) == set()
 
 
-def execute_many(world: World, count: int) -> None:
-    first = recommend(world, "SIMULATED", minutes_ago=2, count=count)
-    world.execute(
-        "insert into dispatch_executions " + EXECUTION.replace("where id = :id", "where id >= :id"),
-        id=first,
-        run=RUN,
-    )
-
-
 def test_volume_check_passes_on_200_executions_a_day(normal: World) -> None:
-    execute_many(normal, 199)
+    execute(normal, minutes_ago=2, count=199)
     assert failed(ask(normal, "acceptance")) == set()
 
 
 def test_volume_check_fails_on_more_than_200_executions_a_day(normal: World) -> None:
-    execute_many(normal, 200)
+    execute(normal, minutes_ago=2, count=200)
     assert failed(ask(normal, "acceptance")) == {"execution_volume"}
 
 

@@ -99,6 +99,7 @@ def test_a_row_that_is_stuck_for_ten_minutes_is_a_problem(
 
 
 def test_an_execution_made_twice_is_critical(healthy: Connection, xnys: Calendar) -> None:
+    healthy.execute(text("set constraints all immediate"))
     healthy.execute(
         text(
             "alter table dispatch_executions"

@@ -45,6 +45,11 @@ COLUMNS = {
 }
 
 
+EXECUTED = (Status.SIMULATED, Status.EXECUTED)
+# What is checked at a commit is checked now.
+AT_COMMIT = text("set constraints all immediate")
+
+
 def move(connection: Connection, row: int, to: Status) -> None:
     statement = f"update dispatch_recommendations set status = '{to}', {COLUMNS[to]}"
     connection.execute(text(f"{statement} where id = :id"), {"id": row})
@@ -340,9 +345,56 @@ def test_no_column_changes_without_a_move(
     ],
 )
 def test_the_ledger_is_only_added_to(connection: Connection, statement: str) -> None:
-    put_execution(connection, put_recommendation(connection))
+    put_execution(connection, put_in(connection, Status.SIMULATED))
+    connection.execute(AT_COMMIT)
     with pytest.raises(DBAPIError, match="is a ledger: rows are only added"):
         connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("status", [Status.SIMULATED, Status.EXECUTED])
+def test_a_row_is_not_closed_as_executed_without_an_execution(
+    connection: Connection, status: Status
+) -> None:
+    put_in(connection, status)
+    with pytest.raises(IntegrityError, match=f"is {status.value} and lacks an execution"):
+        connection.execute(AT_COMMIT)
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s not in EXECUTED])
+def test_a_row_that_was_not_executed_has_no_execution(
+    connection: Connection, status: Status
+) -> None:
+    row = put_in(connection, status)
+    epoch = 0 if status is Status.PENDING else 1
+    put_execution(connection, row, claim_epoch=epoch)
+    with pytest.raises(IntegrityError, match=f"is {status.value} and has an execution"):
+        connection.execute(AT_COMMIT)
+
+
+def test_an_execution_of_another_claim_is_refused(connection: Connection) -> None:
+    put_execution(connection, put_in(connection, Status.SIMULATED), claim_epoch=2)
+    with pytest.raises(IntegrityError, match="closed under claim 1, and executed under 2"):
+        connection.execute(AT_COMMIT)
+
+
+@pytest.mark.parametrize("status", EXECUTED)
+def test_an_execution_under_the_claim_that_closed_its_row_stands(
+    connection: Connection, status: Status
+) -> None:
+    put_execution(connection, put_in(connection, status))
+    connection.execute(AT_COMMIT)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_two_may_be_written_in_either_order(connection: Connection, order: int) -> None:
+    row = put_in(connection, Status.PROCESSING)
+    steps = [
+        lambda: put_execution(connection, row),
+        lambda: move(connection, row, Status.SIMULATED),
+    ]
+    for step in steps[::order]:
+        step()
+    connection.execute(AT_COMMIT)
 
 
 def test_a_recommendation_is_executed_once(connection: Connection) -> None:

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "schema_migrations",
     "services",
     "trading_state",
+    "trading_state_changes",
     "universe",
     "universe_changes",
 }

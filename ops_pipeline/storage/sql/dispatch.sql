@@ -153,6 +153,22 @@ where id = :id and status = 'PROCESSING' and claim_epoch = :claim_epoch;
 -- ACTIVE, REDUCING or HALTED.
 select state from trading_state;
 
+-- name: set_trading_state
+-- Change the trading state; the database keeps each change.
+update trading_state
+set state = :state, changed_by = :changed_by, reason = :reason, changed_at = clock_timestamp();
+
+-- name: trading_state_changes
+-- Who changed the trading state, newest first.
+select
+    state,
+    changed_by,
+    reason,
+    written_at
+from trading_state_changes
+order by id desc
+limit :limit;
+
 -- name: status_counts
 -- How many recommendations stand where.
 select

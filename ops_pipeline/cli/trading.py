@@ -1,0 +1,75 @@
+"""The verbs halt, reduce and resume: what may be traded, from the next decision on."""
+
+import getpass
+import os
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from ops_pipeline.cli.console import ModeOption, say
+from ops_pipeline.cli.server import connected
+from ops_pipeline.domain.execution import book
+from ops_pipeline.domain.gates import ACTIVE, HALTED, REDUCING
+from ops_pipeline.domain.values import Position
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage import dispatch, knowledge
+from ops_pipeline.storage.execution import live_fills
+
+Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
+GOES_ON = "data, signals and checks go on; recommendations are skipped with that reason"
+
+
+def halt(reason: Reason = "", mode: ModeOption = None) -> None:
+    """No order at all, neither to open nor to close, until resume."""
+    held = _change(HALTED, reason, mode)
+    say(f"HALTED: no order is made any more, neither to open nor to close; {GOES_ON}")
+    say(f"left as it is, without stop or target: {_named(held)}" if held else "nothing is held")
+    say("next: ops-pipeline reduce, to close what is held; ops-pipeline resume, to trade again")
+
+
+def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
+    """Nothing is opened; stops, targets and the end of the day still close."""
+    held = _change(REDUCING, reason, mode)
+    say(f"REDUCING: nothing is opened any more; {GOES_ON}")
+    say(
+        f"closed by stop, target, time or the end of the session: {_named(held)}"
+        if held
+        else "nothing is held"
+    )
+    say("next: ops-pipeline resume, to trade again")
+
+
+def resume(reason: Reason = "", mode: ModeOption = None) -> None:
+    """Trade again."""
+    held = _change(ACTIVE, reason, mode)
+    say("ACTIVE: recommendations trade when they pass every gate")
+    say(f"held: {_named(held)}" if held else "nothing is held")
+
+
+def _change(state: str, reason: str, mode: ModeOption) -> list[Position]:
+    with connected(mode) as (settings, connection):
+        dispatch.set_trading_state(connection, state, _operator(), reason)
+        return _held(connection, settings)
+
+
+def _operator() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under an id that has no name.
+        return f"uid {os.getuid()}"
+
+
+def _held(connection: Connection, settings: Settings) -> list[Position]:
+    """What is held; a replay that never ran holds nothing."""
+    if not settings.mode.is_live and not knowledge.replay_sessions(connection):
+        return []
+    today = settings.mode.calendar.day(knowledge.read_now(connection, settings.mode))
+    return sorted(
+        book(live_fills(connection, today)).positions.values(), key=lambda position: position.ticker
+    )
+
+
+def _named(held: list[Position]) -> str:
+    return ", ".join(f"{position.ticker} {position.quantity:+,}" for position in held)
