@@ -229,7 +229,7 @@ def test_ticker_cooldown_when_the_last_execution_has_no_time_then_refuses(
 
 @settings(deadline=None, max_examples=40)
 @given(
-    read=st.sampled_from([read for read in READS if read[1] not in ("ticker", "has_executed")]),
+    read=st.sampled_from([read for read in READS if read[1] not in FINE]),
     wrong=st.sampled_from([nan, inf, -inf])
     | st.booleans()
     | st.text(max_size=5).filter(lambda text: text not in ("BUY", "SELL", "STOCK", "ACTIVE"))
