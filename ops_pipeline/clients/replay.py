@@ -168,7 +168,8 @@ def bars_of(table: pd.DataFrame) -> Iterator[Bar]:
     """The rows of a table of bars as records."""
     for row in table.itertuples(index=False):
         minute = row.minute.to_pydatetime()  # type: ignore[union-attr]
-        known: Any = row.available_at
+        # A market that was saved before bars could say when they were known has no such column.
+        known: Any = getattr(row, "available_at", None)
         available_at = None if pd.isna(known) else known.to_pydatetime()
         prices = (row.open, row.high, row.low, row.close)
         yield Bar(row.ticker, minute, *prices, int(row.volume), available_at)  # type: ignore[arg-type]

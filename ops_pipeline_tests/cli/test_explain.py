@@ -100,7 +100,13 @@ def test_a_trade_is_explained_by_the_digits_of_its_id(
 def test_digits_of_two_executions_are_bad_input(explain: Explain, engine: Engine) -> None:
     with engine.begin() as connection:
         for number in (1, 2):
-            row = put_recommendation(connection, minute=NOON.replace(minute=number))
+            row = put_recommendation(
+                connection,
+                minute=NOON.replace(minute=number),
+                status="SIMULATED",
+                claim_epoch=1,
+                processed_at=NOON,
+            )
             put_execution(connection, row, execution_id=UUID(f"12345678{number:024}"))
     code, _, errors = explain("12345678")
     assert (code, len(errors)) == (2, 1)

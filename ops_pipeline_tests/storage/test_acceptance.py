@@ -106,6 +106,7 @@ def test_an_execution_made_twice_is_critical(healthy: Connection, xnys: Calendar
             " drop constraint dispatch_executions_recommendation_id_key"
         )
     )
+    healthy.execute(text("set constraints all deferred"))
     row = put_recommendation(healthy)
     run_id = put_run(healthy)
     dispatch.finish_run(healthy, run_id, TS, pulled=0, released=0, expired=0)
