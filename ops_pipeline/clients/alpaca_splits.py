@@ -9,11 +9,11 @@ from alpaca.data.historical.corporate_actions import CorporateActionsClient
 from alpaca.data.models.corporate_actions import CorporateActionsSet, ForwardSplit, ReverseSplit
 from alpaca.data.requests import CorporateActionsRequest
 
+from ops_pipeline.clients.alpaca_bars import CHUNK
 from ops_pipeline.clients.alpaca_http import Patience, PatientAdapter, RateBudget, patient, refusal
 from ops_pipeline.settings import AlpacaAccess
 
 TYPES = [CorporateActionsType.FORWARD_SPLIT, CorporateActionsType.REVERSE_SPLIT]
-CHUNK = 500
 
 
 class AlpacaSplits:

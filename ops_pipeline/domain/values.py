@@ -72,6 +72,11 @@ class FeedStatus(StrEnum):
     BACKING_OFF = "backing_off"
     FAILED = "failed"
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether the feed was reached, and told what it holds or that nothing changed."""
+        return self in (FeedStatus.OK, FeedStatus.NOT_MODIFIED)
+
 
 @dataclass(frozen=True)
 class FeedOutcome:

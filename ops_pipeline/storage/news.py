@@ -52,12 +52,11 @@ def save_feed_state(
     connection: Connection, state: FeedState, outcome: FeedOutcome, now: datetime
 ) -> None:
     """Keep how a fetch went, and what the next one needs."""
-    is_good = outcome.status in (FeedStatus.OK, FeedStatus.NOT_MODIFIED)
     row = {
         **state.__dict__,
         "last_status": outcome.status.value,
         "last_reason": outcome.reason,
-        "last_ok_at": now if is_good else None,
+        "last_ok_at": now if outcome.status.is_answer else None,
     }
     connection.execute(query("news", "save_feed_state"), row)
 

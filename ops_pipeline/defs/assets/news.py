@@ -18,7 +18,6 @@ from ops_pipeline.storage import news as storage
 from ops_pipeline.storage.knowledge import counts_by_minute
 from ops_pipeline.storage.news import KnownEntry
 
-ANSWERED = (FeedStatus.OK, FeedStatus.NOT_MODIFIED)
 NAMED = 3
 
 
@@ -64,7 +63,7 @@ def _save_states(connection: Connection, feeds: Sequence[FeedOutcome], now: date
 
 def _require_some(feeds: Sequence[FeedOutcome]) -> None:
     """A run in which no feed could be reached has seen nothing, and must not look as if it had."""
-    if feeds and not any(feed.status in ANSWERED for feed in feeds):
+    if feeds and not any(feed.status.is_answer for feed in feeds):
         reasons = "; ".join(f"{feed.feed}: {feed.reason}" for feed in feeds[:NAMED])
         raise NotRunning(
             f"none of {len(feeds)} feeds answered ({reasons})", "run: ops-pipeline doctor"
