@@ -271,7 +271,7 @@ def test_an_endless_body_ends_by_the_deadline(server: FeedServer) -> None:
     began = time.monotonic()
     outcome = outcome_of(following(endless, deadline_seconds=0.6))
     assert outcome.reason == "no answer in time"
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3.0
 
 
 def test_endless_headers_end_within_the_share_of_one_feed() -> None:
@@ -299,15 +299,16 @@ def test_slow_feeds_do_not_hold_up_the_others(server: FeedServer) -> None:
     slow = [server.feed(f"/slow{number}", Page(drip)) for number in range(8)]
     quick = [server.feed(f"/quick{number}", a_feed()) for number in range(3)]
     began = time.monotonic()
-    outcomes = following(*slow, *quick, deadline_seconds=1.2).fetch_news(START, NOW, {}).feeds
-    assert time.monotonic() - began < 2.0
+    # A quarter of it is left for the quick ones, which is much for three of them.
+    outcomes = following(*slow, *quick, deadline_seconds=6.0).fetch_news(START, NOW, {}).feeds
+    assert time.monotonic() - began < 9.0
     assert [o.status for o in outcomes] == [FeedStatus.FAILED] * 8 + [FeedStatus.OK] * 3
 
 
 def test_a_document_that_takes_long_to_read_holds_up_nobody(server: FeedServer) -> None:
-    slow = server.feed("/slow", rss("<a>" * 60_000))
+    slow = server.feed("/slow", rss("<a>" * 200_000))
     quick = server.feed("/quick", a_feed())
-    outcomes = following(slow, quick, deadline_seconds=0.3).fetch_news(START, NOW, {}).feeds
+    outcomes = following(slow, quick, deadline_seconds=2.0).fetch_news(START, NOW, {}).feeds
     assert [o.status for o in outcomes] == [FeedStatus.FAILED, FeedStatus.OK]
     assert outcomes[0].reason == "no answer in time"
 
