@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import ValidationError
-
 from ops_pipeline.domain.errors import BadConfiguration, Unsafe
 from ops_pipeline.domain.session import ROUND_THE_CLOCK, Calendar
-from ops_pipeline.domain.thresholds import PROFILES, DispatcherConfig
+from ops_pipeline.domain.thresholds import (
+    MAX_OVERRIDES_BYTES,
+    OVERRIDES_EXAMPLE,
+    PROFILES,
+    DispatcherConfig,
+    read_overrides,
+    strict_config,
+    visible,
+)
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 SANDBOX, DAEMON, WEB = "sandbox", "daemon", "web"
@@ -22,8 +28,10 @@ DEFAULT_BASE_NAME = "ops_pipeline"
 # Of the server that plays a market on this machine; they open nothing else.
 SANDBOX_KEY, SANDBOX_SECRET = "sandbox-key", "sandbox-secret"
 ALPACA_FEEDS = ("iex", "sip")
+PAPER_HOST = "paper-api.alpaca.markets"
 # The host of the live account is not among them, and must never be.
-ALPACA_HOSTS = ("data.alpaca.markets", "data.sandbox.alpaca.markets", "paper-api.alpaca.markets")
+ALPACA_HOSTS = ("data.alpaca.markets", "data.sandbox.alpaca.markets", PAPER_HOST)
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 class Mode(StrEnum):
@@ -32,6 +40,7 @@ class Mode(StrEnum):
     REPLAY = "replay"
     SANDBOX = "sandbox"
     SIMULATED = "simulated"
+    ALPACA_PAPER = "alpaca-paper"
 
     @property
     def is_live(self) -> bool:
@@ -48,6 +57,13 @@ class Mode(StrEnum):
     def calendar(self) -> Calendar:
         """The calendar whose sessions this mode trades; the sandbox never closes."""
         return Calendar(ROUND_THE_CLOCK if self is Mode.SANDBOX else "XNYS")
+
+
+class BrokerName(StrEnum):
+    """Who fills orders: this pipeline's own simulation, or Alpaca's trading host."""
+
+    SIMULATED = "simulated"
+    ALPACA = "alpaca"
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,11 @@ class Settings:
     contact: str = ""
     universe_file: Path | None = None
     allows_private_feeds: bool = False
+    broker: BrokerName = BrokerName.SIMULATED
+    paper_consent: str = field(default="", repr=False)
+    # Both unread: what is wrong in them stops the dispatcher, and nothing else.
+    dispatcher_overrides: str = field(default="", repr=False)
+    dispatcher_overrides_file: Path | None = None
 
     @property
     def sandbox_url(self) -> str:
@@ -131,12 +152,12 @@ class Settings:
     @property
     def pipeline_database(self) -> str:
         """The database of the pipeline's own tables, and of dbt's."""
-        return f"{self.base_name}_{self.mode.value}"
+        return f"{self.base_name}_{self.mode.value.replace('-', '_')}"
 
     @property
     def dagster_database(self) -> str:
         """The database of Dagster's runs and events."""
-        return f"{self.base_name}_{self.mode.value}_dagster"
+        return f"{self.pipeline_database}_dagster"
 
     @property
     def dbt_dir(self) -> Path:
@@ -152,6 +173,7 @@ class Settings:
         if self.server is None:
             raise BadConfiguration("there is no database yet", "run: ops-pipeline init")
         port = str(self.server.port)
+        overrides = self.dispatcher_overrides_file
         return {
             "OPS_MODE": self.mode.value,
             "OPS_VAR_DIR": str(self.var_dir),
@@ -172,6 +194,8 @@ class Settings:
             # Range runs write hundreds of events; one by one they take most of the time.
             "DAGSTER_EVENT_BATCH_SIZE": "1000",
             "DO_NOT_TRACK": "1",
+            # They start in another folder; what is not named here reaches them as it stands.
+            **({"OPS_DISPATCHER_CONFIG_FILE": str(overrides)} if overrides else {}),
         }
 
     @property
@@ -208,6 +232,10 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         contact=_one_line("OPS_CONTACT", environ),
         universe_file=_universe_file(environ),
         allows_private_feeds=_switch("OPS_ALLOW_PRIVATE_FEEDS", environ),
+        broker=_broker(chosen, environ),
+        paper_consent=_printable("OPS_PAPER_CONSENT", environ.get("OPS_PAPER_CONSENT") or ""),
+        dispatcher_overrides=environ.get("OPS_DISPATCHER_CONFIG") or "",
+        dispatcher_overrides_file=_overrides_file(environ),
     )
 
 
@@ -217,13 +245,56 @@ def dispatcher_config(mode: Mode, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         BadConfiguration: a key or a value is refused; the message names it.
     """
-    merged = {**PROFILES.get(mode.value, {}), **(overrides or {})}
     try:
-        return DispatcherConfig(**merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"]) or "dispatcher_config"
-        raise BadConfiguration(f"{path}: {first['msg']}") from error
+        return strict_config({**PROFILES.get(mode.value, {}), **(overrides or {})})
+    except ValueError as error:
+        raise BadConfiguration(
+            str(error),
+            "correct it in OPS_DISPATCHER_CONFIG or its file; docs/thresholds.md has every key",
+        ) from None
+
+
+def dispatcher_config_of(settings: Settings) -> DispatcherConfig:
+    """The dispatcher's configuration with the operator's overrides, which are read now.
+
+    Raises:
+        BadConfiguration: there are overrides that cannot be used; the message says why.
+    """
+    source, text = _overrides(settings)
+    try:
+        overrides = read_overrides(text)
+    except ValueError as error:
+        raise BadConfiguration(f"{source} {error}", f"it reads like {OVERRIDES_EXAMPLE}") from None
+    return dispatcher_config(settings.mode, overrides)
+
+
+def require_consent(settings: Settings, account_number: str) -> None:
+    """Return only where orders may be sent to this account.
+
+    Raises:
+        Unsafe: they may not; the message says what is missing.
+    """
+    access = settings.alpaca
+    if settings.broker is not BrokerName.ALPACA or access is None:
+        raise Unsafe(
+            f"mode {settings.mode.value} has no broker to send orders to",
+            "use --mode alpaca-paper with ALPACA_API_KEY and ALPACA_API_SECRET, or --mode sandbox",
+        )
+    if settings.mode is Mode.SANDBOX:
+        if not _is_trusted(access.trading_url, ()):
+            raise Unsafe("orders of sandbox mode stay on this machine")
+        return
+    if settings.mode is not Mode.ALPACA_PAPER:
+        raise Unsafe(f"mode {settings.mode.value} sends no orders", "use --mode alpaca-paper")
+    _require_paper(access)
+    if not account_number.strip():
+        raise Unsafe("the broker told no account number", "run: ops-pipeline doctor")
+    if settings.paper_consent != account_number:
+        missing = "is another text" if settings.paper_consent else "is not set"
+        raise Unsafe(
+            f"no consent to trade account {masked(account_number)}: OPS_PAPER_CONSENT {missing}",
+            "set OPS_PAPER_CONSENT to exactly the number of your paper account",
+        )
 
 
 def save_window(settings: Settings, window: PartitionWindow) -> None:
@@ -255,34 +326,76 @@ def _alpaca(mode: Mode, environ: Mapping[str, str]) -> AlpacaAccess | None:
         raise BadConfiguration(
             f"OPS_ALPACA_FEED must be one of {', '.join(ALPACA_FEEDS)}, not {feed!r}"
         )
+    trading_hosts = (PAPER_HOST,) if mode is Mode.ALPACA_PAPER else ALPACA_HOSTS
     urls = {
-        field: _alpaca_url(name, environ[name])
-        for field, name in (("data_url", "ALPACA_DATA_URL"), ("trading_url", "ALPACA_BASE_URL"))
+        field: _alpaca_url(name, environ[name], hosts)
+        for field, name, hosts in (
+            ("data_url", "ALPACA_DATA_URL", ALPACA_HOSTS),
+            ("trading_url", "ALPACA_BASE_URL", trading_hosts),
+        )
         if environ.get(name)
     }
-    return AlpacaAccess(key, secret, feed=feed, **urls)
+    access = AlpacaAccess(key, secret, feed=feed, **urls)
+    if mode is Mode.ALPACA_PAPER:
+        _require_paper(access)
+    return access
 
 
-def _alpaca_url(name: str, text: str) -> str:
+def _require_paper(access: AlpacaAccess) -> None:
+    """Refuse what could be a live account: its host, or its key."""
+    _alpaca_url("ALPACA_BASE_URL", access.trading_url, (PAPER_HOST,))
+    hint = "set ALPACA_API_KEY and ALPACA_API_SECRET of the paper account"
+    if access.key.upper().startswith("AK"):
+        raise Unsafe("ALPACA_API_KEY begins with AK: it is a live account's", hint)
+    is_local = _is_trusted(access.trading_url, ())
+    if not is_local and not access.key.startswith("PK"):
+        raise Unsafe("ALPACA_API_KEY does not begin with PK: it is no paper account's", hint)
+
+
+def _alpaca_url(name: str, text: str, hosts: tuple[str, ...]) -> str:
     """A URL that keys may be sent to: Alpaca's own but for the live account, or this machine."""
-    if not _may_have_keys(text):
+    if not _is_trusted(text, hosts):
         raise Unsafe(
-            f"{name} must be one of {', '.join(ALPACA_HOSTS)}, or of this machine",
+            f"{name} must be one of {', '.join(hosts)}, or of this machine",
             f"unset {name}: the default is right",
         )
     parts = urlsplit(text)
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _may_have_keys(url: str) -> bool:
+def _is_trusted(url: str, hosts: tuple[str, ...]) -> bool:
+    """Whether it is on one of these hosts, under TLS, or on this machine."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port  # a port that is no number raises only when read
     except ValueError:
         return False
-    is_local = parts.scheme in ("http", "https") and host in ("127.0.0.1", "localhost", "::1")
-    is_alpaca = parts.scheme == "https" and host in ALPACA_HOSTS
-    return "@" not in parts.netloc and (is_local or is_alpaca)
+    is_local = parts.scheme in ("http", "https") and host in LOCAL_HOSTS
+    is_known = parts.scheme == "https" and host in hosts
+    return "@" not in parts.netloc and (is_local or is_known)
+
+
+def _broker(mode: Mode, environ: Mapping[str, str]) -> BrokerName:
+    """Who fills this mode's orders; only the sandbox leaves a choice, and a replay has no part."""
+    text = environ.get("OPS_BROKER") or ""
+    known = [broker.value for broker in BrokerName]
+    if text and text not in known:
+        raise BadConfiguration(f"OPS_BROKER must be one of {', '.join(known)}, not {visible(text)}")
+    if mode is Mode.SANDBOX:
+        return BrokerName(text or BrokerName.SIMULATED)
+    own = BrokerName.ALPACA if mode is Mode.ALPACA_PAPER else BrokerName.SIMULATED
+    if text and text != own and mode.is_live:
+        others = "simulated" if own is BrokerName.ALPACA else "alpaca-paper or --mode sandbox"
+        raise BadConfiguration(
+            f"OPS_BROKER={text} contradicts mode {mode.value}, whose broker is {own.value}",
+            f"unset OPS_BROKER, or use --mode {others}",
+        )
+    return own
+
+
+def masked(account_number: str) -> str:
+    """Enough of the number to tell two accounts apart."""
+    return f"...{visible(account_number[-4:], 8)}" if len(account_number) > 8 else "..."
 
 
 def _sandbox_port(environ: Mapping[str, str]) -> int:
@@ -290,7 +403,10 @@ def _sandbox_port(environ: Mapping[str, str]) -> int:
 
 
 def _one_line(name: str, environ: Mapping[str, str]) -> str:
-    text = (environ.get(name) or "").strip()
+    return _printable(name, (environ.get(name) or "").strip())
+
+
+def _printable(name: str, text: str) -> str:
     if not text.isprintable():
         raise BadConfiguration(f"{name} must be one line of printable text")
     return text
@@ -299,6 +415,37 @@ def _one_line(name: str, environ: Mapping[str, str]) -> str:
 def _universe_file(environ: Mapping[str, str]) -> Path | None:
     text = environ.get("OPS_UNIVERSE_FILE")
     return Path(text).resolve() if text else None
+
+
+def _overrides_file(environ: Mapping[str, str]) -> Path | None:
+    text = environ.get("OPS_DISPATCHER_CONFIG_FILE")
+    # The file system is not asked: whatever it says is the dispatcher's trouble.
+    return Path(text).absolute() if text else None
+
+
+def _overrides(settings: Settings) -> tuple[str, str]:
+    """Which variable holds the operator's overrides, and their text."""
+    text, path = settings.dispatcher_overrides, settings.dispatcher_overrides_file
+    if path is None:
+        return "OPS_DISPATCHER_CONFIG", text
+    name = "OPS_DISPATCHER_CONFIG_FILE"
+    if text.strip():
+        raise BadConfiguration(
+            f"OPS_DISPATCHER_CONFIG and {name} are both set", "unset one of the two"
+        )
+    try:
+        if not path.is_file():
+            raise BadConfiguration(f"{name}: there is no file {visible(str(path), 120)}")
+        with path.open("rb") as file:
+            content = file.read(MAX_OVERRIDES_BYTES + 1)
+    except OSError as error:
+        raise BadConfiguration(f"{name} cannot be read: {error.strerror}") from None
+    try:
+        # What is too long may be cut within a letter, and is refused for its length.
+        whole = len(content) <= MAX_OVERRIDES_BYTES
+        return name, content.decode("utf-8", "strict" if whole else "replace")
+    except UnicodeDecodeError as error:
+        raise BadConfiguration(f"{name} is no UTF-8 text: byte {error.start}") from None
 
 
 def _switch(name: str, environ: Mapping[str, str]) -> bool:

@@ -1,20 +1,34 @@
-"""What the environment may say of Alpaca, feeds and the universe, and what it never may."""
+"""What the environment may say of Alpaca, orders, feeds and the rules, and what it never may."""
 
+import json
+import os
+import re
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError, Unsafe
 from ops_pipeline.settings import (
+    PROJECT_DIR,
     SANDBOX_KEY,
     SANDBOX_SECRET,
     AlpacaAccess,
+    BrokerName,
+    Mode,
     Settings,
+    dispatcher_config,
+    dispatcher_config_of,
     load,
+    require_consent,
 )
 
 KEY, SECRET = "PKTOPSECRETKEY123456", "s3cr3tOfTheAccount"
 KEYS = {"ALPACA_API_KEY": KEY, "ALPACA_API_SECRET": SECRET}
+ACCOUNT = "PA3NUMBER1X7Z"
+PAPER, LOCAL = "https://paper-api.alpaca.markets", "http://127.0.0.1:8600"
 URLS = {"ALPACA_BASE_URL": "trading_url", "ALPACA_DATA_URL": "data_url"}
 
 
@@ -123,12 +137,16 @@ def test_blanks_around_a_key_are_no_part_of_it() -> None:
     assert access(ALPACA_API_KEY=f" {KEY}\n", ALPACA_API_SECRET=f"{SECRET} ") == access()
 
 
-@pytest.mark.parametrize("mode", ["replay", "sandbox", "simulated"])
+@pytest.mark.parametrize("mode", list(Mode))
 def test_no_text_of_the_settings_holds_a_key_or_a_secret(mode: str) -> None:
-    settings = loaded(mode, DATABASE_URL="postgresql://someone:s3cr3t-word@127.0.0.1/ops")
+    settings = loaded(
+        mode,
+        DATABASE_URL="postgresql://someone:s3cr3t-word@127.0.0.1/ops",
+        OPS_PAPER_CONSENT=ACCOUNT,
+    )
     for thing in (settings, settings.alpaca, settings.server):
         told = f"{thing!r} {thing}"
-        for secret in (KEY, SECRET, SANDBOX_KEY, SANDBOX_SECRET, "s3cr3t-word"):
+        for secret in (KEY, SECRET, SANDBOX_KEY, SANDBOX_SECRET, "s3cr3t-word", ACCOUNT):
             assert secret not in told
 
 
@@ -185,3 +203,420 @@ def test_the_universe_file_is_a_path_of_its_own_or_none(
 def test_a_contact_is_taken_without_the_blanks_around_it() -> None:
     assert loaded(OPS_CONTACT=" ops@example.org ").contact == "ops@example.org"
     assert loaded().contact == ""
+
+
+def test_mode_alpaca_paper_is_live_on_the_exchanges_calendar_with_databases_of_its_own() -> None:
+    settings = loaded("alpaca-paper", DATABASE_URL="postgresql://127.0.0.1/ops_pipeline")
+    mode = settings.mode
+    assert (mode, mode.is_live, mode.processes) == (Mode.ALPACA_PAPER, True, ("daemon", "web"))
+    assert mode.calendar.name == "XNYS"
+    assert settings.pipeline_database == "ops_pipeline_alpaca_paper"
+    assert settings.dagster_database == "ops_pipeline_alpaca_paper_dagster"
+    assert settings.mode_dir == Path("/absent/alpaca-paper")
+    assert settings.alpaca == access()
+
+
+def test_without_keys_mode_alpaca_paper_has_no_access() -> None:
+    assert load("alpaca-paper", {"OPS_VAR_DIR": "/absent"}).alpaca is None
+
+
+@pytest.mark.parametrize(
+    "url", [PAPER, f"{PAPER}/v2", LOCAL, "https://[::1]:1", "http://localhost"]
+)
+def test_mode_alpaca_paper_trades_with_the_paper_host_or_with_this_machine(url: str) -> None:
+    taken = loaded("alpaca-paper", ALPACA_BASE_URL=url).alpaca
+    assert taken is not None
+    assert taken.trading_url == url.removesuffix("/v2")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.alpaca.markets",
+        "https://data.alpaca.markets",
+        "https://data.sandbox.alpaca.markets",
+        "http://paper-api.alpaca.markets",
+        "https://paper-api.alpaca.markets.",
+        "https://paper-api.alpaca.markets.evil.example",
+        "https://paper-api.alpaca.markets@evil.example",
+        "https://paper-api.alpaca.markets\\@evil.example",
+        "https://xpaper-api.alpaca.markets",
+        "https://p\u0430per-api.alpaca.markets",
+        "http://127.0.0.1.evil.example",
+        "http://127.1",
+        "http://0.0.0.0",
+    ],
+)
+def test_mode_alpaca_paper_trades_with_nobody_else(url: str) -> None:
+    with pytest.raises(Unsafe) as refused:
+        loaded("alpaca-paper", ALPACA_BASE_URL=url)
+    told = "ALPACA_BASE_URL must be one of paper-api.alpaca.markets, or of this machine"
+    assert str(refused.value) == told
+    assert refused.value.hint == "unset ALPACA_BASE_URL: the default is right"
+
+
+@pytest.mark.parametrize("key", ["AKLIVELIVELIVE123456", "akLIVELIVELIVE123456", " AKLIVE", "AK"])
+@pytest.mark.parametrize("url", ["", PAPER, LOCAL])
+def test_a_live_accounts_key_is_refused_wherever_it_would_go(key: str, url: str) -> None:
+    with pytest.raises(Unsafe, match=r"^ALPACA_API_KEY begins with AK") as refused:
+        loaded("alpaca-paper", ALPACA_API_KEY=key, ALPACA_BASE_URL=url)
+    assert "LIVELIVE" not in f"{refused.value} {refused.value.hint}"
+
+
+@pytest.mark.parametrize("key", ["CKBROKER123456", "pkpaper1234567", "P", "XPK12345", "\u0420K123"])
+def test_alpaca_itself_is_asked_with_a_paper_accounts_key_only(key: str) -> None:
+    for url in ("", PAPER, PAPER.replace("paper", "PAPER")):
+        with pytest.raises(Unsafe, match=r"^ALPACA_API_KEY does not begin with PK"):
+            loaded("alpaca-paper", ALPACA_API_KEY=key, ALPACA_BASE_URL=url)
+    assert loaded("alpaca-paper", ALPACA_API_KEY=key, ALPACA_BASE_URL=LOCAL).alpaca is not None
+
+
+def test_a_live_accounts_key_may_read_data_where_no_order_is_sent() -> None:
+    assert loaded("simulated", ALPACA_API_KEY="AKLIVE123456").alpaca is not None
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "broker"),
+    [
+        ("replay", "", BrokerName.SIMULATED),
+        ("replay", "simulated", BrokerName.SIMULATED),
+        ("sandbox", "", BrokerName.SIMULATED),
+        ("sandbox", "simulated", BrokerName.SIMULATED),
+        ("sandbox", "alpaca", BrokerName.ALPACA),
+        ("simulated", "", BrokerName.SIMULATED),
+        ("simulated", "simulated", BrokerName.SIMULATED),
+        ("alpaca-paper", "", BrokerName.ALPACA),
+        ("alpaca-paper", "alpaca", BrokerName.ALPACA),
+    ],
+)
+def test_a_mode_has_its_broker_and_the_sandbox_has_a_choice(
+    mode: str, text: str, broker: BrokerName
+) -> None:
+    assert loaded(mode, OPS_BROKER=text).broker is broker
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "way_out"),
+    [
+        ("simulated", "alpaca", "unset OPS_BROKER, or use --mode alpaca-paper or --mode sandbox"),
+        ("alpaca-paper", "simulated", "unset OPS_BROKER, or use --mode simulated"),
+    ],
+)
+def test_a_broker_that_contradicts_the_mode_is_refused(mode: str, text: str, way_out: str) -> None:
+    with pytest.raises(BadConfiguration, match=f"^OPS_BROKER={text} contradicts mode {mode}") as no:
+        loaded(mode, OPS_BROKER=text)
+    assert no.value.hint == way_out
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("text", ["ALPACA", "paper", " alpaca", "alpaca\n", "x" * 999])
+def test_an_unknown_broker_is_refused_by_name(mode: str, text: str) -> None:
+    with pytest.raises(
+        BadConfiguration, match=r"^OPS_BROKER must be one of simulated, alpaca"
+    ) as no:
+        loaded(mode, OPS_BROKER=text)
+    assert str(no.value).isprintable()
+    assert len(str(no.value)) < 120
+
+
+def consents(settings: Settings, account: str = ACCOUNT) -> bool:
+    """Whether orders may go to this account."""
+    try:
+        require_consent(settings, account)
+    except Unsafe:
+        return False
+    return True
+
+
+BROKERS = ("", "simulated", "alpaca")
+CONSENTS = ("", "PA3NUMBER1X7Y", ACCOUNT, f" {ACCOUNT} ", ACCOUNT[:-1])
+SOME_KEYS = ("PKPAPER123456", "AKLIVE123456", "CKOTHER123456")
+TRADING_URLS = ("", PAPER, "https://api.alpaca.markets", f"{PAPER}.evil.example", LOCAL)
+
+
+def opens(mode: str, broker: str, consent: str, key: str, url: str) -> bool:
+    """Whether an environment lets orders out, from reading it to asking for the consent."""
+    try:
+        settings = loaded(
+            mode,
+            OPS_BROKER=broker,
+            OPS_PAPER_CONSENT=consent,
+            ALPACA_API_KEY=key,
+            ALPACA_BASE_URL=url,
+        )
+    except (BadConfiguration, Unsafe):
+        return False
+    return consents(settings)
+
+
+def test_of_all_environments_exactly_the_intended_ones_let_orders_out() -> None:
+    every = set(product(list(Mode), BROKERS, CONSENTS, SOME_KEYS, TRADING_URLS))
+    sandbox = set(product(["sandbox"], ["alpaca"], CONSENTS, SOME_KEYS, TRADING_URLS))
+    paper = {
+        ("alpaca-paper", broker, ACCOUNT, key, url)
+        for broker in ("", "alpaca")
+        for key, url in [
+            ("PKPAPER123456", ""),
+            ("PKPAPER123456", PAPER),
+            ("PKPAPER123456", LOCAL),
+            ("CKOTHER123456", LOCAL),
+        ]
+    }
+    assert len(every) == 900
+    assert {case for case in every if opens(*case)} == sandbox | paper
+
+
+def paper_settings(consent: str = ACCOUNT) -> Settings:
+    """Settings that let orders out to the account, if its number is the consent."""
+    return loaded("alpaca-paper", OPS_PAPER_CONSENT=consent)
+
+
+@pytest.mark.parametrize(
+    "consent",
+    [
+        "",
+        " ",
+        ACCOUNT.lower(),
+        f"{ACCOUNT} ",
+        f" {ACCOUNT}",
+        ACCOUNT[:-1],
+        ACCOUNT[-4:],
+        f"{ACCOUNT}0",
+        f"{ACCOUNT},OTHER",
+        f"{ACCOUNT[:-1]}\u005a\u0301",
+        "true",
+        "*",
+        "...1X7Z",
+    ],
+)
+def test_a_consent_is_the_accounts_number_to_the_letter(consent: str) -> None:
+    assert consents(paper_settings())
+    with pytest.raises(Unsafe, match=r"^no consent to trade account") as refused:
+        require_consent(paper_settings(consent), ACCOUNT)
+    assert "...1X7Z: OPS_PAPER_CONSENT is " in str(refused.value)
+    assert refused.value.hint == "set OPS_PAPER_CONSENT to exactly the number of your paper account"
+    assert ACCOUNT[:-4] not in f"{refused.value} {refused.value.hint}"
+
+
+@pytest.mark.parametrize("account", ["", " ", "\t"])
+def test_an_account_without_a_number_has_no_consent(account: str) -> None:
+    for consent in ("", " ", ACCOUNT):
+        assert not consents(replace(paper_settings(), paper_consent=consent), account)
+    assert not consents(replace(paper_settings(), paper_consent=account), account)
+
+
+@pytest.mark.parametrize("account", ["12345678", "1"])
+def test_of_a_short_number_nothing_is_shown(account: str) -> None:
+    with pytest.raises(Unsafe) as refused:
+        require_consent(paper_settings(), account)
+    assert str(refused.value).startswith("no consent to trade account ...: OPS_PAPER_CONSENT is")
+
+
+def test_a_number_that_the_broker_made_up_is_shown_on_one_line() -> None:
+    with pytest.raises(Unsafe) as refused:
+        require_consent(paper_settings(), "PA3NUMBER\n\x1b[31m")
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["PA3\nNUMBER", f"{ACCOUNT}\n", "PA3\x00"])
+def test_a_consent_of_more_than_one_line_is_refused_and_not_told(text: str) -> None:
+    with pytest.raises(BadConfiguration) as refused:
+        paper_settings(text)
+    assert str(refused.value) == "OPS_PAPER_CONSENT must be one line of printable text"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"broker": BrokerName.SIMULATED},
+        {"alpaca": None},
+        {"mode": Mode.REPLAY},
+        {"mode": Mode.SIMULATED},
+        {"mode": Mode.SANDBOX},
+        {"alpaca": AlpacaAccess(KEY, SECRET, trading_url="https://api.alpaca.markets")},
+        {"alpaca": AlpacaAccess(KEY, SECRET, trading_url="https://data.alpaca.markets")},
+        {"alpaca": AlpacaAccess("AKLIVE123456", SECRET)},
+        {"alpaca": AlpacaAccess("AKLIVE123456", SECRET, trading_url=LOCAL)},
+        {"alpaca": AlpacaAccess("CKOTHER123456", SECRET)},
+    ],
+)
+def test_settings_that_were_changed_by_hand_are_judged_again(changes: dict[str, Any]) -> None:
+    assert not consents(replace(paper_settings(), **changes))
+
+
+def test_orders_of_the_sandbox_stay_on_this_machine() -> None:
+    settings = loaded("sandbox", OPS_BROKER="alpaca")
+    assert consents(settings)
+    away = replace(settings, alpaca=AlpacaAccess(SANDBOX_KEY, SANDBOX_SECRET))
+    with pytest.raises(Unsafe, match="orders of sandbox mode stay on this machine"):
+        require_consent(away, ACCOUNT)
+
+
+RUNBOOK = '{"confidence_min": 0.60}'
+NAME, FILE = "OPS_DISPATCHER_CONFIG", "OPS_DISPATCHER_CONFIG_FILE"
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_runbooks_document_changes_its_one_key_above_the_modes_profile(mode: str) -> None:
+    usual = dispatcher_config_of(loaded(mode))
+    assert usual == dispatcher_config(Mode(mode))
+    assert usual.confidence_min == (0.55 if mode in ("replay", "sandbox") else 0.70)
+    config = dispatcher_config_of(loaded(mode, OPS_DISPATCHER_CONFIG=RUNBOOK))
+    assert config == usual.model_copy(update={"confidence_min": 0.60})
+
+
+def test_a_document_without_a_profiles_key_leaves_the_profile() -> None:
+    config = dispatcher_config_of(loaded("replay", OPS_DISPATCHER_CONFIG='{"max_attempts": 2}'))
+    assert (config.confidence_min, config.max_attempts) == (0.55, 2)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t"])
+def test_an_empty_document_means_the_defaults(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    file.write_text(text, encoding="utf-8")
+    usual = dispatcher_config_of(loaded())
+    assert dispatcher_config_of(loaded(OPS_DISPATCHER_CONFIG=text)) == usual
+    assert dispatcher_config_of(loaded(OPS_DISPATCHER_CONFIG_FILE=str(file))) == usual
+    assert dispatcher_config_of(loaded(**{NAME: text, FILE: str(file)})) == usual
+
+
+def test_the_answers_in_the_page_are_those_of_the_code() -> None:
+    page = (PROJECT_DIR / "docs" / "live.md").read_text(encoding="utf-8")
+    section = page.partition("## Settings of the dispatcher")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(.+)` \| `(.+)` \|$", section, re.MULTILINE)
+    assert len(rows) == 5
+    for document, answer in rows:
+        with pytest.raises(BadConfiguration) as refused:
+            dispatcher_config_of(loaded(OPS_DISPATCHER_CONFIG=document))
+        assert str(refused.value) == answer
+
+
+def test_a_file_is_read_when_the_dispatcher_runs(tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    settings = loaded(OPS_DISPATCHER_CONFIG_FILE=str(file))
+    for confidence in (0.6, 0.8):
+        file.write_text(json.dumps({"confidence_min": confidence}), encoding="utf-8")
+        assert dispatcher_config_of(settings).confidence_min == confidence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("confidence_min: 0.6", f"{NAME} is no JSON: expecting value, line 1, column 1"),
+        ("[]", f"{NAME} must be one JSON object, not a list"),
+        ('{"tier": "tiny", "tier": "tiny"}', f"{NAME} has the key tier twice"),
+        ("[" * 60_000, f"{NAME} is nested too deeply"),
+        ("x" * 65_537, f"{NAME} is longer than 64 kB"),
+        (
+            "{\udcff",
+            f"{NAME} is no JSON: expecting property name enclosed in double quotes, line 1,",
+        ),
+    ],
+)
+def test_a_text_that_is_no_document_stops_the_dispatcher_and_no_one_else(
+    text: str, sentence: str
+) -> None:
+    settings = loaded(OPS_DISPATCHER_CONFIG=text)
+    with pytest.raises(BadConfiguration) as refused:
+        dispatcher_config_of(settings)
+    assert str(refused.value).startswith(sentence)
+    assert refused.value.hint == f"it reads like {RUNBOOK}"
+    assert refused.value.__suppress_context__
+    assert text not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"confidence_min": 7}', "confidence_min: must be between 0 and 1, not 7"),
+        ('{"confidence": 0.6}', "confidence: no such key; did you mean confidence_min?"),
+        (
+            '{"max_recommendation_age_seconds": 59}',
+            (
+                "processing_ttl_minutes (1) must not be longer than"
+                " max_recommendation_age_seconds (59)"
+            ),
+        ),
+    ],
+)
+def test_a_value_that_is_refused_stops_the_dispatcher_and_no_one_else(
+    text: str, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rules.json"
+    file.write_text(text, encoding="utf-8")
+    for given in ({NAME: text}, {FILE: str(file)}):
+        with pytest.raises(BadConfiguration) as refused:
+            dispatcher_config_of(loaded(**given))
+        assert str(refused.value) == sentence
+        assert NAME in refused.value.hint
+        assert refused.value.__suppress_context__
+
+
+def test_the_pipeline_reads_the_overrides_when_its_dispatcher_asks() -> None:
+    from ops_pipeline.defs.resources import MARKETS, Pipeline
+
+    assert set(MARKETS) == set(Mode)
+    assert Pipeline(loaded(OPS_DISPATCHER_CONFIG=RUNBOOK)).config.confidence_min == 0.60
+    pipeline = Pipeline(loaded(OPS_DISPATCHER_CONFIG="confidence_min: 0.60"))
+    for _ in range(2):
+        with pytest.raises(BadConfiguration, match=f"^{NAME} is no JSON"):
+            _ = pipeline.config
+
+
+def test_a_document_and_a_file_are_one_too_many(tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    file.write_text(RUNBOOK, encoding="utf-8")
+    settings = loaded(**{NAME: RUNBOOK, FILE: str(file)})
+    with pytest.raises(BadConfiguration, match=f"^{NAME} and {FILE} are both set"):
+        dispatcher_config_of(settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"tier": "\xff"}', f"{FILE} is no UTF-8 text: byte 10"),
+        (RUNBOOK.encode("utf-16"), f"{FILE} is no UTF-8 text: byte 0"),
+        (b"\xef\xbb\xbf{}", f"{FILE} is no JSON: unexpected utf-8 bom"),
+        (b"\x00\x00", f"{FILE} is no JSON: expecting value, line 1, column 1"),
+        (b" " * 65_537, f"{FILE} is longer than 64 kB"),
+        ("\u20ac".encode() * 22_000, f"{FILE} is longer than 64 kB"),
+        (b"confidence_min: 0.6\n", f"{FILE} is no JSON: expecting value, line 1, column 1"),
+    ],
+)
+def test_a_file_that_is_no_document_is_refused(
+    content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rules.json"
+    file.write_bytes(content)
+    with pytest.raises(BadConfiguration) as refused:
+        dispatcher_config_of(loaded(OPS_DISPATCHER_CONFIG_FILE=str(file)))
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_file_that_is_none_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("missing.json", "pipe", "loop", ".", "a\x00b", "line\nbreak", "x" * 200):
+        with pytest.raises(BadConfiguration, match=f"^{FILE}: there is no file ") as refused:
+            dispatcher_config_of(loaded(OPS_DISPATCHER_CONFIG_FILE=str(tmp_path / name)))
+        assert str(refused.value).isprintable()
+        assert len(str(refused.value)) <= 200
+    with pytest.raises(BadConfiguration, match=f"^{FILE} cannot be read: File name too long$"):
+        dispatcher_config_of(loaded(OPS_DISPATCHER_CONFIG_FILE=str(tmp_path / ("x" * 999))))
+
+
+def test_children_find_the_same_file_though_they_start_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = {"DATABASE_URL": "postgresql://127.0.0.1/ops_pipeline"}
+    given = loaded(**database, OPS_DISPATCHER_CONFIG_FILE="rules.json").environment()
+    assert given[FILE] == str(tmp_path / "rules.json")
+    assert FILE not in loaded(**database).environment()
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_what_children_are_handed_holds_no_key_and_no_consent(mode: str) -> None:
+    database = "postgresql://127.0.0.1/ops_pipeline"
+    given = loaded(mode, DATABASE_URL=database, OPS_PAPER_CONSENT=ACCOUNT).environment()
+    assert not {KEY, SECRET, SANDBOX_KEY, SANDBOX_SECRET, ACCOUNT} & set(given.values())

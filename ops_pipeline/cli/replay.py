@@ -21,7 +21,7 @@ from ops_pipeline.settings import (
     Mode,
     PartitionWindow,
     Settings,
-    dispatcher_config,
+    dispatcher_config_of,
     load,
     save_window,
 )
@@ -96,7 +96,7 @@ def play_sessions(
         now = knowledge.read_now(connection, Mode.REPLAY)
         days = [summarize(connection, session, calendar) for session in sessions]
         checks = [*acceptance.verdicts(connection, now, calendar, Ranges()), *tests]
-    config = dispatcher_config(Mode.REPLAY)
+    config = dispatcher_config_of(settings)
     return ReplayReport(Mode.REPLAY, config.confidence_min, market, days, checks)
 
 

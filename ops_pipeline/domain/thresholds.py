@@ -2,20 +2,40 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 Seconds = Annotated[int, Field(ge=1, le=86_400)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Usd = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 ACTIONS = ("BUY_STOCK", "SELL_STOCK")
+MAX_OVERRIDES_BYTES = 64 * 1024
+OVERRIDES_EXAMPLE = '{"confidence_min": 0.60}'
+
+
+def visible(text: str, most: int = 40) -> str:
+    """A text that may hold anything, on one line and not longer than this."""
+    shown = "".join(
+        letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[: most + 1]
+    )
+    return shown if len(shown) <= most else f"{shown[:most]}..."
 
 
 def _known_actions(actions: tuple[str, ...]) -> tuple[str, ...]:
     if unknown := set(actions) - set(ACTIONS):
-        raise ValueError(f"unknown action {sorted(unknown)[0]}; known are {', '.join(ACTIONS)}")
+        raise ValueError(f"unknown action {visible(min(unknown))}; known are {', '.join(ACTIONS)}")
     return actions
 
 
@@ -37,6 +57,13 @@ TIERS = {
     "medium": Tier(max_equity_usd=25_000, risk_per_trade=0.01, confidence_floor=0.55),
     "large": Tier(max_equity_usd=1e12, risk_per_trade=0.01, confidence_floor=0.45),
 }
+
+
+def tier_of(equity_usd: float) -> str:
+    """The tier that an account of this size belongs to."""
+    return next(
+        (name for name, tier in TIERS.items() if equity_usd <= tier.max_equity_usd), "large"
+    )
 
 
 class BarRules(_Frozen):
@@ -100,7 +127,8 @@ class SignalRules(_Frozen):
     full_news_count: int = 5
     confidence_floor: Ratio = 0.35
     cooldown_minutes: int = Field(15, ge=0, le=390)
-    expires_after_seconds: Seconds = 300
+    # The database refuses a longer life.
+    expires_after_seconds: int = Field(300, ge=1, le=3_600)
 
     @property
     def expires_after(self) -> timedelta:
@@ -145,7 +173,8 @@ class DispatcherConfig(_Frozen):
         # A row that is released after it went stale could only be skipped.
         if self.processing_ttl_minutes * 60 > self.max_recommendation_age_seconds:
             raise ValueError(
-                "processing_ttl_minutes must not be longer than max_recommendation_age_seconds"
+                f"processing_ttl_minutes ({self.processing_ttl_minutes:g}) must not be longer than"
+                f" max_recommendation_age_seconds ({self.max_recommendation_age_seconds})"
             )
         return self
 
@@ -180,3 +209,101 @@ PROFILES: dict[str, dict[str, Any]] = {
     "replay": {"confidence_min": 0.55},
     "sandbox": {"confidence_min": 0.55},
 }
+
+
+def read_overrides(text: str) -> dict[str, Any]:
+    """The one JSON object of an operator's document; its keys and values are not judged yet.
+
+    An empty document changes nothing.
+
+    Raises:
+        ValueError: it is no such document; the message is the end of a sentence about it.
+    """
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_OVERRIDES_BYTES:
+        raise ValueError("is longer than 64 kB")
+    if not text.strip():
+        return {}
+    try:
+        document = json.loads(text, object_pairs_hook=_once_each, parse_int=_whole)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        what = error.msg.lower().removesuffix(" at")
+        raise ValueError(f"is no JSON: {what}, {where}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    if isinstance(document, dict):
+        return document
+    raise ValueError(f"must be one JSON object, not {_shown(document)}")
+
+
+def strict_config(values: Mapping[str, Any]) -> DispatcherConfig:
+    """Defaults and these values, as JSON gives them; none is turned into another type.
+
+    Raises:
+        ValueError: a key or a value is refused; the message is one line that names it.
+    """
+    for key in values:
+        if key not in DispatcherConfig.model_fields:
+            raise ValueError(f"{visible(key) or '(empty)'}: no such key{_nearest(key)}")
+    given = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
+    try:
+        return DispatcherConfig.model_validate(given, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(_sentence(first)) from None
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"has the key {visible(key)} twice")
+        found[key] = value
+    return found
+
+
+def _whole(digits: str) -> float:
+    # Python refuses to read very long ones; as a float it is refused with its key.
+    return int(digits) if len(digits) < 20 else float(digits)
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """What is wrong, without the document that it stands in."""
+    reason = error.get("ctx", {}).get("error")
+    if not error["loc"]:
+        return str(reason or error["msg"])
+    key = str(error["loc"][0])
+    if reason:
+        return f"{key}: {reason}"
+    return f"{key}: must be {_allowed(key, error['input'])}, not {_shown(error['input'])}"
+
+
+def _nearest(key: str) -> str:
+    near = get_close_matches(key[:64].strip().lower(), DispatcherConfig.model_fields, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _allowed(key: str, value: object) -> str:
+    entry = DispatcherConfig.model_json_schema()["properties"][key]
+    if "enum" in entry:
+        return f"one of {', '.join(entry['enum'])}"
+    if entry["type"] == "boolean":
+        return "true or false"
+    if entry["type"] == "array":
+        return f"a list of {', '.join(ACTIONS)}"
+    kind = "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number "
+    if entry["type"] == "integer":
+        kind = "a whole number "
+    high = f"{entry['maximum']:g}"
+    if "exclusiveMinimum" in entry:
+        return f"{kind}above {entry['exclusiveMinimum']:g} and at most {high}"
+    return f"{kind}between {entry['minimum']:g} and {high}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    # JSON's own notation tells the text "0.6" from the number.
+    return visible(json.dumps(value))
