@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Protocol
 
+from ops_pipeline.domain.orders import BrokerAccount, OrderReport, OrderTicket
 from ops_pipeline.domain.values import Bar, FeedOutcome, FeedState, Model, NewsEntry, Score
 
 
@@ -60,3 +61,29 @@ class Classifier(Protocol):
 
     def classify(self, texts: Sequence[str]) -> list[Score]:
         """One score for each text, in order."""
+
+
+class OrderGateway(Protocol):
+    """A broker that takes orders; none of its calls is repeated behind the caller's back."""
+
+    def account(self) -> BrokerAccount:
+        """The account that orders go to.
+
+        Raises:
+            OperatorError: the broker does not answer, or refuses the key.
+        """
+
+    def submit(self, ticket: OrderTicket) -> OrderReport:
+        """Hand over an order, in one request.
+
+        Raises:
+            OrderRefused: the broker has said no, and why.
+            OrderUnknown: the answer was lost, late or unreadable, or the id is taken already.
+        """
+
+    def find(self, client_order_id: str) -> OrderReport | None:
+        """The order that carries this id; None where the broker says that there is none.
+
+        Raises:
+            OrderUnknown: the broker gave no usable answer.
+        """
