@@ -1,0 +1,89 @@
+-- name: runs
+-- The runs of the dispatcher in [start, end), and what each found the world to be like.
+select
+    started_at,
+    config_hash,
+    pulled_count,
+    run_summary_json
+from dispatcher_runs
+where started_at >= :start and started_at < :end
+order by started_at, written_at;
+
+-- name: settings
+-- The settings that the runs in [start, end) had in force.
+select distinct on (config_hash)
+    config_hash,
+    run_config_json
+from dispatcher_runs
+where started_at >= :start and started_at < :end
+order by config_hash;
+
+-- name: openings
+-- What asked to open a position by :end and was not closed before :start, as a first claim has it.
+select
+    id,
+    ts,
+    ticker,
+    minute,
+    session_date,
+    action,
+    instrument_type,
+    intent,
+    confidence,
+    expires_at,
+    1 as claim_epoch,
+    reason,
+    features_snapshot,
+    created_at
+from dispatch_recommendations
+where intent = 'open' and ts <= :end and (processed_at is null or processed_at >= :start);
+
+-- name: decisions
+-- How recommendations ended from :start to :end, with what was filled.
+select
+    decided.ticker,
+    decided.minute,
+    decided.intent,
+    decided.action,
+    decided.processed_at,
+    decided.status,
+    decided.failure_reason,
+    fill.side,
+    fill.qty,
+    fill.price,
+    fill.stop_loss_price,
+    fill.take_profit_price,
+    fill.max_hold_minutes
+from dispatch_recommendations as decided
+left join ledger_fills as fill on decided.id = fill.recommendation_id
+where decided.processed_at between :start and :end;
+
+-- name: bars
+-- The bars of these tickers that a present from :start to :end may know, in the order they came.
+select
+    ticker,
+    minute,
+    open,
+    high,
+    low,
+    close,
+    volume,
+    available_at
+from bars_1m
+where
+    ticker = any(:tickers) and available_at <= :end
+    and minute <= :end and minute > cast(:start as timestamptz) - interval '7 days'
+order by available_at, minute;
+
+-- name: feature_bars
+-- The bars that features stand on, of these tickers, in the order in which they came.
+select
+    ticker,
+    minute,
+    bar_at,
+    available_at
+from features.features_1m
+where
+    ticker = any(:tickers) and available_at <= :end
+    and minute <= :end and minute > cast(:start as timestamptz) - interval '7 days'
+order by available_at, minute;
