@@ -121,6 +121,10 @@ class Faults:
         ]
         return {"rules": rules, "seed": self._seed}
 
+    def struck(self) -> int:
+        """How often the rules struck, all together."""
+        return sum(armed.struck for armed in self._armed)
+
     def on_request(self, path: str, method: str) -> list[Rule]:
         """The rules that strike this request, in their order."""
         return [

@@ -1,0 +1,1 @@
+"""Prove exactly once: hurt the dispatcher everywhere, let it heal, and count."""
