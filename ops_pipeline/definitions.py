@@ -3,11 +3,13 @@
 import dagster as dg
 
 from ops_pipeline.defs.assets import bars, features, news, sentiment, signals, watchlist
+from ops_pipeline.defs.certificate import exactly_once_certificate
 from ops_pipeline.defs.checks.acceptance import acceptance
 from ops_pipeline.defs.checks.explained import every_execution_explained
 from ops_pipeline.defs.checks.features import features_checks
 from ops_pipeline.defs.checks.freshness import bars_are_fresh
 from ops_pipeline.defs.checks.lookahead import nothing_looks_ahead
+from ops_pipeline.defs.checks.overnight import no_position_is_held_overnight
 from ops_pipeline.defs.checks.quarantine import no_ticker_is_quarantined
 from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
 from ops_pipeline.defs.jobs import acceptance_job, dispatch_job, lookahead_job, minute_job
@@ -36,12 +38,14 @@ def build(settings: Settings) -> dg.Definitions:
                 settings, SIGNALS, signals.materialize, [FEATURES, WATCHLIST], reads_itself=True
             ),
             executions_asset(settings, [SIGNALS]),
+            exactly_once_certificate,
         ],
         asset_checks=[
             acceptance,
             bars_are_fresh,
             no_ticker_is_quarantined,
             every_execution_explained,
+            no_position_is_held_overnight,
             features_checks(settings),
             nothing_looks_ahead,
         ],

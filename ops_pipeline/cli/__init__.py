@@ -7,8 +7,9 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from ops_pipeline import __version__
-from ops_pipeline.cli import bench, lifecycle, service, trading, universe, watch
+from ops_pipeline.cli import bench, gates, lifecycle, service, trading, universe, watch
 from ops_pipeline.cli.backfill import backfill
+from ops_pipeline.cli.chaos import chaos
 from ops_pipeline.cli.console import err, say
 from ops_pipeline.cli.doctor import doctor
 from ops_pipeline.cli.explain import explain
@@ -34,14 +35,17 @@ app.command()(doctor)
 app.command()(trading.halt)
 app.command()(trading.reduce)
 app.command()(trading.resume)
+app.command()(trading.flatten)
 app.command()(explain)
 app.command()(watch.sql)
 app.command()(replay)
 app.command()(backfill)
 app.command()(parity)
 app.command()(lookahead)
+app.command()(chaos)
 app.add_typer(service.app, name="service")
 app.add_typer(universe.app, name="universe")
+app.add_typer(gates.app, name="gates")
 app.add_typer(bench.app, name="bench")
 
 

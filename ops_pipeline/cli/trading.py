@@ -1,4 +1,4 @@
-"""The verbs halt, reduce and resume: what may be traded, from the next decision on."""
+"""The verbs halt, reduce, resume and flatten: what may be traded, from the next decision on."""
 
 import getpass
 import os
@@ -9,7 +9,10 @@ from sqlalchemy import Connection
 
 from ops_pipeline.cli.console import ModeOption, say
 from ops_pipeline.cli.server import connected
-from ops_pipeline.domain.execution import book
+from ops_pipeline.dispatcher.exits import propose_flatten
+from ops_pipeline.dispatcher.snapshot import read_account
+from ops_pipeline.domain.errors import Unsafe
+from ops_pipeline.domain.execution import Book
 from ops_pipeline.domain.gates import ACTIVE, HALTED, REDUCING
 from ops_pipeline.domain.values import Position
 from ops_pipeline.settings import Settings
@@ -47,6 +50,34 @@ def resume(reason: Reason = "", mode: ModeOption = None) -> None:
     say(f"held: {_named(held)}" if held else "nothing is held")
 
 
+def flatten(
+    reason: Reason = "",
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, only say what.")] = False,
+    mode: ModeOption = None,
+) -> None:
+    """Close everything that is held, and open nothing; a dry run until --apply."""
+    with connected(mode) as (settings, connection):
+        if not settings.mode.is_live:
+            raise Unsafe("a replay is flat each evening by itself", "use it with --mode")
+        now = knowledge.read_now(connection, settings.mode)
+        account = read_account(connection, now, settings.mode.calendar)
+        held = sorted(account.book.positions.values(), key=lambda position: position.ticker)
+        if not apply:
+            say(f"would close {_named(held)}" if held else "nothing is held")
+            say("and would set REDUCING, so that nothing is opened; add --apply to do it")
+            return
+        if account.session is None:
+            raise Unsafe("the market is closed: no order could be filled", "try again at its open")
+        dispatch.set_trading_state(connection, REDUCING, _operator(), reason or "flatten")
+        closing = propose_flatten(connection, account)
+    say(f"REDUCING: nothing is opened any more; {GOES_ON}")
+    say(f"closed by the next run of the dispatcher: {_named(closing)}" if closing else "no order")
+    left = [position for position in held if position not in closing]
+    if left:
+        say(f"left, being closed already or in quarantine: {_named(left)}")
+    say("next: ops-pipeline status, to see it done; ops-pipeline resume, to trade again")
+
+
 def _change(state: str, reason: str, mode: ModeOption) -> list[Position]:
     with connected(mode) as (settings, connection):
         dispatch.set_trading_state(connection, state, _operator(), reason)
@@ -67,7 +98,7 @@ def _held(connection: Connection, settings: Settings) -> list[Position]:
         return []
     today = settings.mode.calendar.day(knowledge.read_now(connection, settings.mode))
     return sorted(
-        book(live_fills(connection, today)).positions.values(), key=lambda position: position.ticker
+        Book(live_fills(connection, today)).positions.values(), key=lambda position: position.ticker
     )
 
 

@@ -13,8 +13,10 @@ from ops_pipeline.cli.server import connected, existing_server
 from ops_pipeline.domain.acceptance import NAMES, Ranges
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import both_zones
+from ops_pipeline.operations.acceptance import examine
 from ops_pipeline.operations.status import ServiceStatus, Status, read_status
-from ops_pipeline.storage import acceptance, knowledge
+from ops_pipeline.storage import knowledge
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.reader import select
 
 
@@ -44,9 +46,10 @@ def check(
     """Ask the acceptance queries of the pipeline's present; exit code 1 if one is not normal."""
     if name is not None and name not in NAMES:
         raise BadInput(f"there is no check {name!r}; there are {', '.join(NAMES)}")
-    with connected(mode) as (settings, connection):
-        now = knowledge.read_now(connection, settings.mode)
-        verdicts = acceptance.verdicts(connection, now, settings.mode.calendar, Ranges())
+    with existing_server(mode) as settings, opened(settings) as engine:
+        with engine.connect() as connection:
+            now = knowledge.read_now(connection, settings.mode)
+        verdicts = examine(engine, now, settings.mode.calendar, Ranges())
     chosen = [verdict for verdict in verdicts if name in (None, verdict.name)]
     if as_json:
         print_json(chosen)
@@ -86,10 +89,19 @@ def _print_status(found: Status) -> None:
     at = both_zones(found.now) if found.now else "no replay yet"
     market = "open" if found.session else "closed"
     say(f"mode {found.mode.value}, {at}, market {market}, trading {found.trading_state}")
-    backlog = ", ".join(f"{name} {count}" for name, count in found.backlog.items())
-    say(f"recommendations: {backlog or 'none'}")
+    if found.last_change:
+        change = found.last_change
+        why = f": {change.reason}" if change.reason else ""
+        say(f"{change.state} since {both_zones(change.written_at)}, by {change.changed_by}{why}")
+    say(f"recommendations: {_counts(found.backlog) or 'none'}")
+    if found.orders:
+        say(f"orders at the broker: {_counts(found.orders)}")
     columns = ["service", "stage", "switch", "minute (UTC)", "lag s", "written (UTC)"]
     out.print(table("", columns, [_row(service, found) for service in found.services]))
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _row(service: ServiceStatus, found: Status) -> list[object]:

@@ -8,14 +8,23 @@ from functools import cached_property
 from sqlalchemy import Connection, Engine
 
 from ops_pipeline import __version__
+from ops_pipeline.clients.alpaca_orders import AlpacaOrders
 from ops_pipeline.clients.lexicon import LexiconClassifier
-from ops_pipeline.clients.live import live_bars, live_news, live_splits
+from ops_pipeline.clients.live import access_of, live_bars, live_news, live_splits
 from ops_pipeline.clients.protocols import BarSource, Classifier, NewsSource, SplitSource
 from ops_pipeline.clients.replay import RecordedMarket
+from ops_pipeline.dispatcher.brokers import Broker, PaperBroker, SimulatedBroker
 from ops_pipeline.dispatcher.run import Desk
+from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import MINUTE, Calendar, Timing
 from ops_pipeline.domain.thresholds import BarRules, DispatcherConfig, SignalRules, WatchlistRules
-from ops_pipeline.settings import Mode, Settings, dispatcher_config
+from ops_pipeline.settings import (
+    BrokerName,
+    Mode,
+    Settings,
+    dispatcher_config_of,
+    require_consent,
+)
 from ops_pipeline.storage import knowledge
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.universe import universe
@@ -67,8 +76,12 @@ class Pipeline:
 
     @cached_property
     def config(self) -> DispatcherConfig:
-        """The dispatcher's configuration in this mode."""
-        return dispatcher_config(self.mode)
+        """The dispatcher's configuration; what is wrong in it stops no other stage.
+
+        Raises:
+            BadConfiguration: the operator's overrides cannot be used.
+        """
+        return dispatcher_config_of(self.settings)
 
     def now(self) -> datetime:
         """The present of this mode."""
@@ -84,8 +97,28 @@ class Pipeline:
         if self.on_progress:
             self.on_progress(what, share)
 
+    def broker(self) -> Broker:
+        """Who executes in this mode; of a paper account, only the one that consent was given for.
+
+        Raises:
+            Unsafe: there is no consent for this account, or its broker has blocked it.
+            OperatorError: the broker does not answer, or refuses the key.
+        """
+        if self.settings.broker is BrokerName.SIMULATED:
+            return SimulatedBroker()
+        gateway = AlpacaOrders(access_of(self.settings), knowledge.clock)
+        account = gateway.account()
+        require_consent(self.settings, account.number)
+        if account.is_blocked:
+            raise Unsafe("the broker has blocked the account", "look at it on Alpaca's own page")
+        return PaperBroker(gateway, self.mode.value)
+
     def desk(self, orchestrator_run_id: str) -> Desk:
-        """What the dispatcher works with."""
+        """What the dispatcher works with.
+
+        Raises:
+            OperatorError: its settings cannot be used, or its broker must not be.
+        """
         return Desk(
             engine=self.engine,
             calendar=self.calendar,
@@ -93,6 +126,7 @@ class Pipeline:
             mode=self.mode,
             code_version=__version__,
             orchestrator_run_id=orchestrator_run_id,
+            broker=self.broker(),
         )
 
 
@@ -122,4 +156,5 @@ MARKETS: dict[Mode, Callable[[Pipeline], Market]] = {
     Mode.REPLAY: _recorded,
     Mode.SANDBOX: _live,
     Mode.SIMULATED: _live,
+    Mode.ALPACA_PAPER: _live,
 }

@@ -23,7 +23,7 @@ from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.session import MINUTE, newest_closed_minute
 from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, Stage
-from ops_pipeline.storage.dispatch import newest_pending
+from ops_pipeline.storage.dispatch import is_waiting
 from ops_pipeline.storage.knowledge import finished_minutes
 from ops_pipeline.storage.services import switches
 
@@ -90,14 +90,13 @@ def dispatch_sensor(
     with pipeline.engine.connect() as connection:
         if not _enabled(connection, now, [DISPATCH]):
             return dg.SkipReason("the dispatcher is switched off")
-        newest, count = newest_pending(connection)
+        waiting = is_waiting(connection)
     minute = newest_closed_minute(now).isoformat()
-    if not count and context.cursor == minute:
+    if not waiting and context.cursor == minute:
         return dg.SkipReason("no recommendation waits")
     context.update_cursor(minute)
-    return dg.RunRequest(
-        run_key=f"{now.isoformat()}-{newest}", tags={"ops/mode": pipeline.mode.value}
-    )
+    # A key of its own for each request: what is executed once is the database's to say.
+    return dg.RunRequest(run_key=now.isoformat(), tags={"ops/mode": pipeline.mode.value})
 
 
 @dg.sensor(

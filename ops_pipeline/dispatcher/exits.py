@@ -1,53 +1,100 @@
 """Proposes to close positions: the first step of every run."""
 
-from datetime import datetime
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
 from ops_pipeline.dispatcher.snapshot import Account
-from ops_pipeline.domain.execution import exit_reason
+from ops_pipeline.domain.execution import FLATTEN, OVERNIGHT, exit_reason
 from ops_pipeline.domain.session import floor_minute
 from ops_pipeline.domain.thresholds import DispatcherConfig, SignalRules
 from ops_pipeline.domain.values import Position
 from ops_pipeline.storage import dispatch, features
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A proposal to close a position, as it is queued."""
+
+    ticker: str
+    action: str
+    ts: datetime
+    minute: datetime
+    session_date: date
+    expires_at: datetime
+    reason: Mapping[str, Any]
+    features: Mapping[str, Any]
+
 
 def propose_exits(connection: Connection, account: Account, config: DispatcherConfig) -> list[str]:
-    """Queue a closing recommendation for each position that is due. Returns their reasons.
+    """Queue a closing recommendation for each position that is due. Returns their reasons."""
+    due = due_positions(account, config)
+    if survivors := [position.ticker for position, reason in due if reason == OVERNIGHT]:
+        log.error("position_survived_the_night", extra={"data": {"tickers": survivors}})
+    return [reason for _, reason in _queue(connection, account, due)]
+
+
+def propose_flatten(connection: Connection, account: Account) -> list[Position]:
+    """Queue a closing recommendation for each position, whatever it is worth. Returns them.
+
+    One that is in quarantine, or that is being closed already, is left as it is.
+    """
+    due = [
+        (position, FLATTEN)
+        for ticker, position in sorted(account.book.positions.items())
+        if ticker not in account.quarantined and account.book.held(ticker) != 0
+    ]
+    return [position for position, _ in _queue(connection, account, due)]
+
+
+def _queue(
+    connection: Connection, account: Account, due: Sequence[tuple[Position, str]]
+) -> list[tuple[Position, str]]:
+    if not due:
+        return []
+    tickers = [position.ticker for position, _ in due]
+    feature_bars = features.newest_feature_bars(connection, tickers, account.now)
+    return [
+        (position, reason)
+        for position, reason in due
+        if dispatch.insert_exit(
+            connection, **exit_of(account, position, reason, feature_bars).__dict__
+        )
+    ]
+
+
+def due_positions(account: Account, config: DispatcherConfig) -> list[tuple[Position, str]]:
+    """The positions that should be closed now, by ticker, and why.
 
     A quarantined ticker is left to a person: its price, or the number of its shares, may be wrong.
     """
-    due = [
+    return [
         (position, reason)
         for ticker, position in sorted(account.book.positions.items())
         if ticker not in account.quarantined
+        # What an order at work already sells is not sold twice.
+        and account.book.held(ticker) != 0
         and (
             reason := exit_reason(
                 position, account.bars.get(ticker), account.session, account.now, config
             )
         )
     ]
-    if not due:
-        return []
-    tickers = [position.ticker for position, _ in due]
-    feature_bars = features.newest_feature_bars(connection, tickers, account.now)
-    return [
-        reason
-        for position, reason in due
-        if _propose(connection, account, position, reason, feature_bars.get(position.ticker))
-    ]
 
 
-def _propose(
-    connection: Connection,
-    account: Account,
-    position: Position,
-    reason: str,
-    feature_bar: datetime | None,
-) -> bool:
+def exit_of(
+    account: Account, position: Position, reason: str, feature_bars: Mapping[str, datetime]
+) -> Exit:
+    """The proposal to close a position that is due; it stands on the ticker's newest features."""
     assert account.session is not None  # noqa: S101 - there is no reason to exit without one
-    return dispatch.insert_exit(
-        connection,
+    feature_bar = feature_bars.get(position.ticker)
+    return Exit(
         ticker=position.ticker,
         action="SELL" if position.quantity > 0 else "BUY",
         ts=account.now,

@@ -22,6 +22,7 @@ class Played:
     runs: int = 0
     pulled: int = 0
     simulated: int = 0
+    executed: int = 0
     skipped: int = 0
     failed: int = 0
     expired: int = 0
@@ -32,6 +33,7 @@ class Played:
             self.runs + 1,
             self.pulled + report.pulled,
             self.simulated + report.simulated,
+            self.executed + report.executed,
             self.skipped + report.skipped,
             self.failed + report.failed,
             self.expired + report.expired,
@@ -80,10 +82,10 @@ def _played(connection: Connection, minutes: Sequence[datetime]) -> set[datetime
 def _step(desk: Desk, minute: datetime, present: datetime, played: Played) -> Played:
     with desk.engine.begin() as connection:
         knowledge.set_present(connection, present)
-    executed = -played.simulated
+    executed = -played.simulated - played.executed
     for report in run_until_idle(desk, present):
         played = played.plus(report)
-    executed += played.simulated
+    executed += played.simulated + played.executed
     session = desk.calendar.at(minute)
     if session:
         with desk.engine.begin() as connection:

@@ -1,33 +1,34 @@
-"""One run: propose exits, expire, release, claim, then decide and record under the claim."""
+"""One run: propose exits, release, expire, claim, then decide and record under the claim."""
 
 import logging
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from ops_pipeline.dispatcher.brokers import Broker, SimulatedBroker
 from ops_pipeline.dispatcher.exits import propose_exits
-from ops_pipeline.dispatcher.snapshot import Account, read_account, size, snapshot
-from ops_pipeline.domain import gates
-from ops_pipeline.domain.dispatch import Decision, Status, decide
-from ops_pipeline.domain.execution import Order
-from ops_pipeline.domain.gates import OPEN
-from ops_pipeline.domain.session import MINUTE, Calendar
+from ops_pipeline.dispatcher.judge import Terms, failure, settle
+from ops_pipeline.dispatcher.snapshot import read_account
+from ops_pipeline.domain.dispatch import Status
+from ops_pipeline.domain.gates import HALTED
+from ops_pipeline.domain.session import Calendar
 from ops_pipeline.domain.thresholds import DispatcherConfig
-from ops_pipeline.domain.values import Bar, Fill
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage import dispatch, execution, knowledge
-from ops_pipeline.storage.dispatch import Owned
-from ops_pipeline.storage.execution import Execution
+from ops_pipeline.storage.dispatch import EXPIRED_AT_ONCE, Closed, FenceLost, Owned
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Desk:
-    """Where and under which settings the dispatcher works."""
+    """Where and under which settings the dispatcher works, and who executes."""
 
     engine: Engine
     calendar: Calendar
@@ -35,6 +36,7 @@ class Desk:
     mode: Mode
     code_version: str
     orchestrator_run_id: str = ""
+    broker: Broker = field(default_factory=SimulatedBroker)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class RunReport:
     run_id: UUID
     pulled: int = 0
     simulated: int = 0
+    executed: int = 0
     skipped: int = 0
     failed: int = 0
     expired: int = 0
@@ -52,8 +55,25 @@ class RunReport:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there was nothing to claim."""
-        return self.pulled == 0
+        """Whether there was nothing to claim, and nothing left to expire."""
+        return self.pulled == 0 and self.expired < EXPIRED_AT_ONCE
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of the rows, by the names of the runbook."""
+        names = ("pulled", "simulated", "executed", "skipped", "failed", "expired", "released")
+        return {f"{name}_count": getattr(self, name) for name in names}
+
+    def with_closed(self, closed: Sequence[Closed]) -> "RunReport":
+        """The same with so many more rows closed."""
+        counts = Counter(each.status for each in closed)
+        return replace(
+            self,
+            simulated=self.simulated + counts[Status.SIMULATED],
+            executed=self.executed + counts[Status.EXECUTED],
+            skipped=self.skipped + counts[Status.SKIPPED],
+            failed=self.failed + counts[Status.FAILED],
+        )
 
 
 def run_until_idle(desk: Desk, now: datetime | None = None) -> list[RunReport]:
@@ -79,15 +99,15 @@ def run_once(desk: Desk, now: datetime | None = None) -> RunReport:
             _close(connection, report, present)
             return report
     log.info("recommendations_claimed", extra={"data": {"count": len(claims)}})
-    with desk.engine.begin() as connection:
-        report = _work(connection, desk, report, claims, present)
-        _close(connection, report, now or knowledge.read_now(connection, desk.mode))
+    report = _decide(desk, report, claims, present, now)
+    log.info("run_complete", extra={"data": {"run_id": str(report.run_id), **report.counts}})
     return report
 
 
 def _take(
     connection: Connection, desk: Desk, report: RunReport, now: datetime
 ) -> tuple[RunReport, dict[int, int]]:
+    account = read_account(connection, now, desk.calendar)
     dispatch.insert_run(
         connection,
         report.run_id,
@@ -96,13 +116,20 @@ def _take(
         mode=desk.mode.value,
         code_version=desk.code_version,
         orchestrator_run_id=desk.orchestrator_run_id,
+        summary={
+            "trading_state": account.trading_state,
+            "quarantined": sorted(account.quarantined),
+        },
     )
     dispatch.abandon_runs(connection, now)
-    exits = propose_exits(connection, read_account(connection, now, desk.calendar), desk.config)
-    expired = dispatch.expire(connection, now)
+    exits = propose_exits(connection, account, desk.config)
     released = dispatch.release_stuck(connection)
     if released:
-        log.warning("stuck_processing_released", extra={"data": {"count": released}})
+        minutes = desk.config.processing_ttl_minutes
+        data = {"count": released, "ttl_minutes": minutes}
+        log.warning("stuck_processing_released", extra={"data": data})
+    # After the release: what was given back too late is closed now, not in a minute.
+    expired = dispatch.expire(connection, now)
     claims = dispatch.claim(connection, report.run_id, now, desk.config)
     taken = replace(
         report, pulled=len(claims), expired=expired, released=released, exits=tuple(exits)
@@ -115,129 +142,97 @@ def _close(connection: Connection, report: RunReport, finished_at: datetime) -> 
         connection,
         report.run_id,
         finished_at,
-        pulled=report.pulled,
         released=report.released,
         expired=report.expired,
     )
 
 
-def _work(
-    connection: Connection,
+def _decide(
     desk: Desk,
     report: RunReport,
     claims: dict[int, int],
-    now: datetime,
+    present: datetime,
+    now: datetime | None,
 ) -> RunReport:
+    """Decide all claimed rows in one transaction; row by row where the database refuses that."""
+    try:
+        with desk.engine.begin() as connection:
+            closed = _work(connection, desk, report.run_id, claims, present)
+            _close(connection, report, now or knowledge.read_now(connection, desk.mode))
+        return report.with_closed(closed)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        log.exception("batch_refused", extra={"data": {"count": len(claims)}})
+    for claim in _in_order(desk, claims):
+        report = report.with_closed(_decide_alone(desk, report.run_id, dict([claim]), present))
+    with desk.engine.begin() as connection:
+        _close(connection, report, now or knowledge.read_now(connection, desk.mode))
+    return report
+
+
+def _in_order(desk: Desk, claims: dict[int, int]) -> list[tuple[int, int]]:
+    with desk.engine.begin() as connection:
+        rows = [owned.recommendation for owned in dispatch.owned(connection, claims)]
+    return [(row.id, row.claim_epoch) for row in rows]
+
+
+def _decide_alone(
+    desk: Desk, run_id: UUID, claim: dict[int, int], present: datetime
+) -> list[Closed]:
+    """Decide one row; what cannot be written of it is a FAILED row, and harms no other."""
+    try:
+        with desk.engine.begin() as connection:
+            return _work(connection, desk, run_id, claim, present)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        log.exception("row_refused", extra={"data": {"claim": claim}})
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        failed = failure(f"error: {type(cause).__name__}")
+    with desk.engine.begin() as connection:
+        closed = [
+            Closed(owned.recommendation, Status.FAILED, failed, None)
+            for owned in dispatch.owned(connection, claim)
+        ]
+        dispatch.finish(connection, closed, present)
+        return closed
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the database was not there, or not now: what a row is never to blame for."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeout | FenceLost | OSError)
+
+
+def _work(
+    connection: Connection, desk: Desk, run_id: UUID, claims: dict[int, int], now: datetime
+) -> list[Closed]:
     dispatch.lock_account(connection)
     rows = dispatch.owned(connection, claims)
     if len(rows) < len(claims):
         log.warning("fence_lost", extra={"data": {"rows": len(claims) - len(rows)}})
+    _halt_at_duplicates(connection, rows)
     tickers = [owned.recommendation.ticker for owned in rows]
     account = read_account(connection, now, desk.calendar, tickers)
-    counts = {Status.SIMULATED: 0, Status.SKIPPED: 0, Status.FAILED: 0}
-    for owned in rows:
-        status, account = _settle(connection, desk, report.run_id, owned, account)
-        counts[status] += 1
-    return replace(
-        report,
-        simulated=counts[Status.SIMULATED],
-        skipped=counts[Status.SKIPPED],
-        failed=counts[Status.FAILED],
-    )
+    terms = Terms(run_id, desk.config, desk.broker)
+    verdicts = [settle(terms, owned, account) for owned in rows]
+    closed = [verdict.closed for verdict in verdicts]
+    made = [verdict.execution for verdict in verdicts if verdict.execution]
+    dispatch.finish(connection, closed, now)
+    execution.insert_executions(connection, made)
+    desk.broker.place(connection, made, now)
+    return closed
 
 
-def _settle(
-    connection: Connection, desk: Desk, run_id: UUID, owned: Owned, account: Account
-) -> tuple[Status, Account]:
-    decision, order = _judge(desk, owned, account)
-    recommendation = owned.recommendation
-    if order is None or not decision.passed:
-        failed = decision.failure_reason is not None and not decision.gates
-        status = Status.FAILED if failed else Status.SKIPPED
-        dispatch.finish(connection, recommendation, status, decision, account.now)
-        return status, account
-    dispatch.finish(connection, recommendation, Status.SIMULATED, decision, account.now)
-    fill = _record(connection, desk, run_id, owned, account, order, decision)
-    return Status.SIMULATED, account.with_fill(fill)
+def _halt_at_duplicates(connection: Connection, rows: Sequence[Owned]) -> None:
+    """An open row that the ledger holds already is about to be executed twice: halt, here and now.
 
-
-def _judge(desk: Desk, owned: Owned, account: Account) -> tuple[Decision, Order | None]:
-    if owned.recommendation.claim_epoch > desk.config.max_attempts:
-        return Decision(passed=False, failure_reason="attempts: Exhausted", gates={}), None
-    try:
-        order = size(owned, account, desk.config)
-        known = snapshot(owned, account, order, desk.config)
-        return decide(gates.evaluate(known, desk.config)), order
-    except Exception as error:
-        log.exception("processing_error", extra={"data": {"id": owned.recommendation.id}})
-        reason = f"error: {type(error).__name__}"
-        return Decision(passed=False, failure_reason=reason, gates={}), None
-
-
-def _record(
-    connection: Connection,
-    desk: Desk,
-    run_id: UUID,
-    owned: Owned,
-    account: Account,
-    order: Order,
-    decision: Decision,
-) -> Fill:
-    recommendation = owned.recommendation
-    is_opening = recommendation.intent == OPEN and order.stop_price is not None
-    day = account.session.day if account.session else owned.session_date
-    max_hold = desk.config.max_hold_minutes if is_opening else None
-    filled = Execution(
-        recommendation=recommendation,
-        run_id=run_id,
-        order=order,
-        at=account.now,
-        session_date=day,
-        slippage_bps=desk.config.slippage_bps,
-        max_hold_minutes=max_hold,
-        risk={"gates": decision.gates, "all_gates_passed": True},
-        simulation=_simulation(desk, owned, account, order),
-    )
-    execution.insert_execution(connection, filled)
-    return Fill(
-        ticker=recommendation.ticker,
-        at=account.now,
-        session_date=day,
-        quantity=order.quantity,
-        price=order.price,
-        intent=recommendation.intent,
-        stop_price=order.stop_price,
-        target_price=order.target_price,
-        max_hold_minutes=max_hold,
-    )
-
-
-def _simulation(desk: Desk, owned: Owned, account: Account, order: Order) -> dict[str, Any]:
-    bar = account.bars[owned.recommendation.ticker]
-    return {
-        "bar_used": _bar_used(bar),
-        "features_used": dict(owned.features or {}),
-        "fill_model": "close+slip",
-        "slippage_bps": desk.config.slippage_bps,
-        "sizing_rationale": {
-            "equity_usd": desk.config.equity_usd,
-            "risk_per_trade": desk.config.limits.risk_per_trade,
-            "exposure_before_usd": account.book.exposure_usd,
-            "quantity": order.quantity,
-        },
-        "stop_rationale": {"stop_price": order.stop_price, "target_price": order.target_price},
-        "simulated_at": account.now.isoformat(),
-    }
-
-
-def _bar_used(bar: Bar) -> dict[str, Any]:
-    return {
-        "ticker": bar.ticker,
-        "timestamp": (bar.minute + MINUTE).isoformat(),
-        "minute": bar.minute.isoformat(),
-        "open": bar.open,
-        "high": bar.high,
-        "low": bar.low,
-        "close": bar.close,
-        "volume": bar.volume,
-    }
+    What follows in this transaction finds the state HALTED, and refuses.
+    """
+    doubles = dispatch.executed_already(connection, [owned.recommendation.id for owned in rows])
+    if doubles:
+        reason = f"recommendation {doubles[0]} is open, and has an execution"
+        log.critical("trading_halted", extra={"data": {"reason": reason}})
+        dispatch.set_trading_state(connection, HALTED, "dispatcher", reason)

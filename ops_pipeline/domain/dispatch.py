@@ -1,11 +1,13 @@
 """The states of a recommendation, and how the gates' results become one."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ops_pipeline.domain.gates import GateResult
+from ops_pipeline.domain.gates import CLOSE, GateResult
+from ops_pipeline.domain.values import Recommendation
 
 EXPIRED = "expired"
 
@@ -56,13 +58,17 @@ class Decision:
 def decide(results: Sequence[GateResult]) -> Decision:
     """All results as one decision; no results at all is a refusal."""
     failed = next((result for result in results if not result.passed), None)
-    gates = {
-        result.gate: {k: v for k, v in asdict(result).items() if k != "gate"} for result in results
-    }
+    gates = {result.gate: result.document() for result in results}
     if not results:
         return Decision(passed=False, failure_reason="gates: None evaluated", gates=gates)
     reason = f"{failed.gate}: {failed.reason}" if failed else None
     return Decision(passed=failed is None, failure_reason=reason, gates=gates)
+
+
+def turn(recommendation: Recommendation) -> tuple[datetime, bool, float, str]:
+    """What recommendations are taken in the order of, as the queries that claim them do."""
+    is_opening = recommendation.intent != CLOSE
+    return recommendation.ts, is_opening, -recommendation.confidence, recommendation.ticker
 
 
 def gate_of(failure_reason: str | None) -> str:

@@ -1,16 +1,19 @@
 """Sizes, prices, positions and exits: arithmetic that never rounds in the trader's favour."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
+from ops_pipeline.domain.gates import OPEN
 from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.domain.values import Bar, Fill, Position
 
 BASIS_POINT = 1e-4
+OVERNIGHT, FLATTEN = "overnight", "flatten"
 CENT, SUB_CENT = Decimal("0.01"), Decimal("0.0001")
 
 
@@ -97,17 +100,66 @@ def closing_order(position: Position, close: float, config: DispatcherConfig) ->
     return Order(-position.quantity, fill_price(close, side, config), None, None)
 
 
-@dataclass(frozen=True)
 class Book:
-    """What the fills of one account add up to."""
+    """What the fills of one account add up to, by average price; told of them in time order.
 
-    positions: Mapping[str, Position]
-    realised_usd: Mapping[date, float]
+    Attributes:
+        positions: what is held, by ticker.
+        realised_usd: profit of closed parts, by session.
+        working: orders of which a part may still be filled.
+        traded_at: when a ticker was last traded.
+        opened: opening executions, by ticker and session.
+    """
+
+    def __init__(self, fills: Iterable[Fill] = ()) -> None:
+        self.positions: dict[str, Position] = {}
+        self.realised_usd: dict[date, float] = {}
+        self.working: list[Fill] = []
+        self.traded_at: dict[str, datetime] = {}
+        self.opened: Counter[tuple[str, date]] = Counter()
+        self._exposure_usd: float | None = None
+        for fill in fills:
+            self.add(fill)
+
+    def add(self, fill: Fill) -> None:
+        """One more fill, or an order that may become one."""
+        self._exposure_usd = None
+        self.traded_at[fill.ticker] = fill.at
+        if fill.intent == OPEN:
+            self.opened[fill.ticker, fill.session_date] += 1
+        if fill.working:
+            self.working.append(fill)
+        if not fill.quantity:
+            return
+        position, profit = _apply(self.positions.pop(fill.ticker, None), fill)
+        day = fill.session_date
+        self.realised_usd[day] = self.realised_usd.get(day, 0.0) + profit
+        if position:
+            self.positions[fill.ticker] = position
 
     @property
     def exposure_usd(self) -> float:
-        """The cost of all open positions."""
-        return sum(position.notional for position in self.positions.values())
+        """The cost of all open positions, and of what opening orders may still add to them."""
+        # Added up anew after each fill: a running sum would depend on how it was reached.
+        if self._exposure_usd is None:
+            held = sum(position.notional for position in self.positions.values())
+            working = (abs(f.working) * f.price for f in self.working if f.intent == OPEN)
+            self._exposure_usd = held + sum(working)
+        return self._exposure_usd
+
+    @property
+    def tickers(self) -> frozenset[str]:
+        """Tickers that are held, or that an opening order may still add."""
+        return frozenset(self.positions) | {f.ticker for f in self.working if f.intent == OPEN}
+
+    def held(self, ticker: str) -> int:
+        """Shares held of a ticker, signed, less what orders that work against them may take."""
+        position = self.positions.get(ticker)
+        quantity = position.quantity if position else 0
+        against = sum(
+            f.working for f in self.working if f.ticker == ticker and f.working * quantity < 0
+        )
+        return quantity + against
 
     def session_pnl(self, day: date, marks: Mapping[str, float]) -> float | None:
         """Realised profit of the day plus open positions at their marks; None without a mark."""
@@ -118,18 +170,6 @@ class Book:
             for ticker, position in self.positions.items()
         )
         return self.realised_usd.get(day, 0.0) + open_profit
-
-
-def book(fills: Iterable[Fill]) -> Book:
-    """Positions and realised profit of fills in time order, by average price."""
-    positions: dict[str, Position] = {}
-    realised: dict[date, float] = {}
-    for fill in fills:
-        position, profit = _apply(positions.pop(fill.ticker, None), fill)
-        realised[fill.session_date] = realised.get(fill.session_date, 0.0) + profit
-        if position:
-            positions[fill.ticker] = position
-    return Book(positions, realised)
 
 
 def _apply(position: Position | None, fill: Fill) -> tuple[Position | None, float]:
@@ -188,7 +228,7 @@ def exit_reason(
     if session is None:
         return None
     if position.session_date != session.day:
-        return "overnight"
+        return OVERNIGHT
     if now >= session.closes_at - config.flat_before_close_minutes * MINUTE:
         return "flat_before_close"
     if position.max_hold_minutes is not None and now - position.opened_at >= timedelta(

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, fields
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from ops_pipeline.domain.session import MINUTE, Session
@@ -52,6 +52,35 @@ class GateResult:
     observed: Any = None
     threshold: Any = None
 
+    def document(self) -> dict[str, Any]:
+        """The answer as it is stored, under the gate's name."""
+        return {
+            "passed": self.passed,
+            "code": self.code,
+            "reason": self.reason,
+            "observed": self.observed,
+            "threshold": self.threshold,
+        }
+
+
+def as_document(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as JSON: what is no finite number, time, text or truth is told as its type."""
+    return {field.name: _plain(getattr(snapshot, field.name)) for field in fields(snapshot)}
+
+
+def _plain(value: object) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Session):
+        return {name: _plain(getattr(value, name)) for name in ("day", "opens_at", "closes_at")}
+    if isinstance(value, frozenset):
+        return sorted(str(each) for each in value)
+    return f"a {type(value).__name__}"
+
 
 Verdict = tuple[bool, str, str, Any, Any]
 Rule = Callable[[Snapshot, DispatcherConfig], Verdict]
@@ -59,11 +88,12 @@ Rule = Callable[[Snapshot, DispatcherConfig], Verdict]
 
 @dataclass(frozen=True)
 class Gate:
-    """A named rule, and whether closing orders have to pass it."""
+    """A named rule, whether closing orders have to pass it, and the settings that it reads."""
 
     name: str
     rule: Rule
     for_closing: bool
+    reads: tuple[str, ...] = ()
 
 
 def evaluate(snapshot: Snapshot, config: DispatcherConfig) -> list[GateResult]:
@@ -72,15 +102,23 @@ def evaluate(snapshot: Snapshot, config: DispatcherConfig) -> list[GateResult]:
 
 
 def _ask(gate: Gate, snapshot: Snapshot, config: DispatcherConfig) -> GateResult:
-    if snapshot.intent == CLOSE and not gate.for_closing:
+    try:
+        if snapshot.intent == CLOSE and not gate.for_closing:
+            return GateResult(
+                gate=gate.name, passed=True, code=f"{gate.name}.not_asked", reason=NOT_ASKED
+            )
+        passed, code, reason, observed, threshold = gate.rule(snapshot, config)
+    except Exception as error:  # noqa: BLE001 - what a gate cannot judge is refused, never passed
         return GateResult(
-            gate=gate.name, passed=True, code=f"{gate.name}.not_asked", reason=NOT_ASKED
+            gate.name,
+            passed=False,
+            code=f"{gate.name}.unknown",
+            reason=f"Input unusable ({type(error).__name__})",
         )
-    passed, code, reason, observed, threshold = gate.rule(snapshot, config)
     return GateResult(gate.name, passed, f"{gate.name}.{code}", reason, observed, threshold)
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
     """A finite number, or None for anything else: NaN, infinity, text, booleans."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -109,7 +147,7 @@ def _trading_state(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
 
 
 def _daily_loss_limit(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
-    pnl, limit = _number(snapshot.session_pnl_usd), -config.max_daily_loss_usd
+    pnl, limit = number(snapshot.session_pnl_usd), -config.max_daily_loss_usd
     if pnl is None:
         return _unknown("Profit and loss of the session unknown", limit)
     if pnl > limit:
@@ -185,10 +223,10 @@ def _max_positions(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
 
 def _max_exposure(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
     limit = config.max_notional_exposure * config.equity_usd
-    exposure, order = _number(snapshot.exposure_usd), _number(snapshot.order_notional_usd)
+    exposure, order = number(snapshot.exposure_usd), number(snapshot.order_notional_usd)
     if exposure is None or order is None or exposure < 0 or order < 0:
         return _unknown("Exposure unknown", limit)
-    if not _number(snapshot.order_quantity):
+    if not number(snapshot.order_quantity):
         return False, "no_room", "No room for a single share", exposure, limit
     if exposure + order <= limit:
         return True, "ok", "Exposure within the limit", exposure + order, limit
@@ -196,7 +234,7 @@ def _max_exposure(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
 
 
 def _ticker_daily_limit(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
-    count, limit = _number(snapshot.ticker_executions), config.max_trades_per_ticker_per_day
+    count, limit = number(snapshot.ticker_executions), config.max_trades_per_ticker_per_day
     if count is None or count < 0:
         return _unknown("Executions of the ticker unknown", limit)
     if count < limit:
@@ -208,7 +246,7 @@ def _ticker_cooldown(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
     limit = config.ticker_cooldown_minutes
     if snapshot.has_executed is False:
         return True, "ok", "No execution of the ticker yet", None, limit
-    minutes = _number(snapshot.minutes_since_execution)
+    minutes = number(snapshot.minutes_since_execution)
     if snapshot.has_executed is not True or minutes is None or minutes < 0:
         return _unknown("Last execution of the ticker unknown", limit)
     if minutes >= limit:
@@ -217,7 +255,7 @@ def _ticker_cooldown(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
 
 
 def _confidence(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
-    confidence, limit = _number(snapshot.confidence), config.confidence_threshold
+    confidence, limit = number(snapshot.confidence), config.confidence_threshold
     if confidence is None or not 0 <= confidence <= 1:
         return _unknown("Confidence unknown", limit)
     if confidence >= limit:
@@ -226,7 +264,7 @@ def _confidence(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
 
 
 def _short_position(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
-    held = _number(snapshot.held_quantity)
+    held = number(snapshot.held_quantity)
     if held is None or snapshot.action not in ("BUY", "SELL"):
         return _unknown("Position unknown")
     if snapshot.intent == CLOSE:
@@ -251,16 +289,51 @@ def _action_allowed(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
 
 GATES = (
     Gate("trading_state", _trading_state, for_closing=True),
-    Gate("daily_loss_limit", _daily_loss_limit, for_closing=False),
-    Gate("trading_hours", _trading_hours, for_closing=True),
-    Gate("bar_freshness", _bar_freshness, for_closing=True),
-    Gate("feature_freshness", _feature_freshness, for_closing=True),
-    Gate("recommendation_freshness", _recommendation_freshness, for_closing=True),
-    Gate("max_positions", _max_positions, for_closing=False),
-    Gate("max_exposure", _max_exposure, for_closing=False),
-    Gate("ticker_daily_limit", _ticker_daily_limit, for_closing=False),
-    Gate("ticker_cooldown", _ticker_cooldown, for_closing=False),
-    Gate("confidence", _confidence, for_closing=False),
-    Gate("short_position", _short_position, for_closing=True),
-    Gate("action_allowed", _action_allowed, for_closing=False),
+    Gate("daily_loss_limit", _daily_loss_limit, for_closing=False, reads=("max_daily_loss_usd",)),
+    Gate(
+        "trading_hours",
+        _trading_hours,
+        for_closing=True,
+        reads=("opening_block_minutes", "closing_block_minutes"),
+    ),
+    Gate("bar_freshness", _bar_freshness, for_closing=True, reads=("max_bar_age_seconds",)),
+    Gate(
+        "feature_freshness",
+        _feature_freshness,
+        for_closing=True,
+        reads=("max_feature_age_seconds",),
+    ),
+    Gate(
+        "recommendation_freshness",
+        _recommendation_freshness,
+        for_closing=True,
+        reads=("max_recommendation_age_seconds",),
+    ),
+    Gate("max_positions", _max_positions, for_closing=False, reads=("max_open_positions",)),
+    Gate(
+        "max_exposure",
+        _max_exposure,
+        for_closing=False,
+        reads=("max_notional_exposure", "equity_usd"),
+    ),
+    Gate(
+        "ticker_daily_limit",
+        _ticker_daily_limit,
+        for_closing=False,
+        reads=("max_trades_per_ticker_per_day",),
+    ),
+    Gate(
+        "ticker_cooldown",
+        _ticker_cooldown,
+        for_closing=False,
+        reads=("ticker_cooldown_minutes",),
+    ),
+    Gate("confidence", _confidence, for_closing=False, reads=("confidence_min", "tier")),
+    Gate("short_position", _short_position, for_closing=True, reads=("allow_shorting",)),
+    Gate(
+        "action_allowed",
+        _action_allowed,
+        for_closing=False,
+        reads=("allowed_actions", "allow_shorting"),
+    ),
 )

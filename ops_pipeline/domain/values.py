@@ -199,7 +199,10 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Fill:
-    """One execution of the ledger; quantity is signed: bought is positive, sold is negative."""
+    """One execution of the ledger; quantities are signed: bought is positive, sold is negative.
+
+    `quantity` has been filled; `working` is what a broker may still fill, at about this price.
+    """
 
     ticker: str
     at: datetime
@@ -210,6 +213,7 @@ class Fill:
     stop_price: float | None = None
     target_price: float | None = None
     max_hold_minutes: int | None = None
+    working: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,21 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ops_pipeline.clients.alpaca_account import clock_skew_seconds
+from ops_pipeline.clients.alpaca_orders import AlpacaOrders
 from ops_pipeline.clients.lexicon import LexiconClassifier
 from ops_pipeline.clients.live import access_of, live_bars, live_news
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError
+from ops_pipeline.domain.thresholds import tier_of
 from ops_pipeline.domain.values import FeedOutcome, FeedStatus
 from ops_pipeline.local.processes import ProcessTable
-from ops_pipeline.settings import Settings
+from ops_pipeline.settings import (
+    BrokerName,
+    Settings,
+    dispatcher_config_of,
+    masked,
+    require_consent,
+)
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import pending
 from ops_pipeline.storage.universe import universe
@@ -54,6 +62,8 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
     if settings.mode.is_live:
         yield _looked("alpaca bars", lambda: live_bars(settings, now).probe())
         yield _looked("alpaca clock", lambda: _clock(settings, now))
+        if settings.broker is BrokerName.ALPACA:
+            yield _looked("broker account", lambda: _account(settings, now))
         yield from _feeds(settings, now)
     else:
         for name in ("alpaca bars", "alpaca clock", "feeds"):
@@ -102,6 +112,21 @@ def _clock(settings: Settings, now: Now) -> str:
             f"{told}; more than {MAX_SKEW_SECONDS:.0f} s", "set this machine's clock by NTP"
         )
     return told
+
+
+def _account(settings: Settings, now: Now) -> str:
+    """The account that orders go to, and whether they may."""
+    account = AlpacaOrders(access_of(settings), now).account()
+    require_consent(settings, account.number)
+    if account.is_blocked:
+        raise OperatorError("the broker has blocked the account", "look at it on Alpaca's own page")
+    told = f"paper account {masked(account.number)}, equity {account.equity_usd:,.0f} USD"
+    tier, right = dispatcher_config_of(settings).tier, tier_of(account.equity_usd)
+    if tier != right:
+        raise BadConfiguration(
+            f"{told} belongs to tier {right}, not {tier}", f'set "tier": "{right}"'
+        )
+    return f"{told}, tier {tier}"
 
 
 def _feeds(settings: Settings, now: Now) -> Iterator[Finding]:

@@ -9,14 +9,14 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ops_pipeline.domain.errors import BadInput
-from ops_pipeline.domain.execution import book
+from ops_pipeline.domain.execution import Book
 from ops_pipeline.domain.features import WINDOWS
 from ops_pipeline.domain.gates import CLOSE, GateResult
 from ops_pipeline.domain.session import MINUTE, Calendar, both_zones
 from ops_pipeline.domain.signals import HOLD, Confidence
 from ops_pipeline.domain.values import Signal, WatchlistEntry
 from ops_pipeline.storage import explain as storage
-from ops_pipeline.storage import signals, universe, watchlist
+from ops_pipeline.storage import orders, signals, universe, watchlist
 from ops_pipeline.storage.explain import (
     DispatcherRun,
     Executed,
@@ -26,6 +26,7 @@ from ops_pipeline.storage.explain import (
     Unresolved,
     VisibleBars,
 )
+from ops_pipeline.storage.orders import PlacedOrder
 
 # Why the rules hold, in the words of what they looked at.
 HOLDS = {
@@ -77,6 +78,7 @@ class Explanation:
     ticker: str
     minute: datetime
     execution: Executed | None = None
+    order: PlacedOrder | None = None
     recommendation: Recommended | None = None
     run: DispatcherRun | None = None
     basis: Basis | None = None
@@ -188,12 +190,15 @@ def _explained(
         links = storage.unresolved_links(
             connection, session_date, session_date, executed.execution_id
         )
-    run_id = recommended.run_id
+    run_id, order = recommended.run_id, orders.order_of(connection, recommended.id)
     return Explanation(
-        headline=_traded(recommended, executed, trip) if executed else _not_traded(recommended),
+        headline=_traded(recommended, executed, trip, order)
+        if executed
+        else _not_traded(recommended),
         ticker=ticker,
         minute=minute,
         execution=executed,
+        order=order,
         recommendation=recommended,
         run=storage.dispatcher_run(connection, run_id) if run_id else None,
         basis=None if is_exit else _basis(connection, ticker, minute, day),
@@ -240,20 +245,29 @@ def _round_trip(
     if len(found) < 2 or found[0][1].at != trip.opened_at:
         return trip
     (opening_id, opening), fills = found[0], [fill for _, fill in found]
-    held = book(fills[:-1]).positions.get(recommended.ticker)
+    held = Book(fills[:-1]).positions.get(recommended.ticker)
     return RoundTrip(
         exit=trip.exit,
         opened_at=trip.opened_at,
         opening_id=opening_id,
         opening_price=opening.price,
         average_price=held.average_price if held else None,
-        profit_usd=sum(book(fills).realised_usd.values()),
+        profit_usd=sum(Book(fills).realised_usd.values()),
     )
 
 
-def _traded(recommended: Recommended, executed: Executed, trip: RoundTrip | None) -> str:
+def _traded(
+    recommended: Recommended,
+    executed: Executed,
+    trip: RoundTrip | None,
+    order: PlacedOrder | None,
+) -> str:
     verb = "bought" if executed.side == "buy" else "sold"
     what = f"{verb} {executed.quantity} {executed.ticker} at {usd(executed.price)} USD"
+    if order:
+        filled = f"{order.filled_quantity} of {order.quantity} {executed.ticker}"
+        at = f" at {usd(order.filled_price)} USD" if order.filled_price else ""
+        what = f"order {order.state}: {verb} {filled}{at}"
     if trip is None:
         passed = sum(gate.passed for gate in recommended.gates)
         rule = recommended.reason.get("rule", "no rule")

@@ -18,6 +18,7 @@ from ops_pipeline.storage.explain import (
     Unresolved,
     VisibleBars,
 )
+from ops_pipeline.storage.orders import PlacedOrder
 
 SHOWN_BARS = 5
 LONGEST_TITLE = 80
@@ -38,6 +39,8 @@ def sections(found: Explanation) -> list[Section]:
     made = [_links(found.unresolved)] if found.unresolved else []
     if found.execution:
         made.append(_execution(found.execution))
+    if found.order:
+        made.append(_order(found.order))
     if found.round_trip:
         made.append(_position(found.round_trip))
     if found.recommendation:
@@ -101,8 +104,8 @@ def _execution(executed: Executed) -> Section:
     what = f"{executed.side} {executed.quantity} {executed.ticker} at {usd(executed.price)}"
     rows = [
         ("id", str(executed.execution_id)),
-        ("order", what),
-        ("simulated", _exactly(executed.at)),
+        ("order" if executed.is_simulated else "expected", what),
+        ("simulated" if executed.is_simulated else "decided", _exactly(executed.at)),
         ("fill", f"{executed.fill_model}, slippage {_say(executed.slippage_bps)} bps"),
         ("bar used", f"{bar.get('minute')}: {prices}, volume {_say(bar.get('volume'))}"),
     ]
@@ -111,6 +114,19 @@ def _execution(executed: Executed) -> Section:
         held = f"held for {_say(executed.max_hold_minutes)} minutes at most"
         rows.insert(2, ("stop, target", f"{stop}, {target}; {held}"))
     return _facts("execution", rows)
+
+
+def _order(order: PlacedOrder) -> Section:
+    filled = f"{order.filled_quantity} of {order.quantity} at {usd(order.filled_price)}"
+    rows = (
+        ("state", f"{order.state}, {order.reason}" if order.reason else order.state),
+        ("filled", filled),
+        ("filled at", _exactly(order.filled_at) if order.filled_at else "-"),
+        ("our id", order.client_order_id),
+        ("the broker's id", order.broker_order_id or "-"),
+        ("handed over", f"{order.tries} times"),
+    )
+    return _facts("order at the broker", rows)
 
 
 def _position(trip: RoundTrip) -> Section:

@@ -9,7 +9,8 @@ from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.stages import DISPATCH
 from ops_pipeline.settings import Mode
-from ops_pipeline.storage import dispatch, knowledge
+from ops_pipeline.storage import dispatch, knowledge, orders
+from ops_pipeline.storage.dispatch import StateChange
 from ops_pipeline.storage.knowledge import Progress
 from ops_pipeline.storage.services import Switch, switches
 
@@ -26,13 +27,15 @@ class ServiceStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """What the pipeline does at one instant."""
+    """What the pipeline does at one instant; the last change of the trading state is with it."""
 
     mode: Mode
     now: datetime | None
     session: Session | None
     trading_state: str
+    last_change: StateChange | None
     backlog: dict[str, int]
+    orders: dict[str, int]
     services: list[ServiceStatus]
 
 
@@ -49,7 +52,9 @@ def read_status(connection: Connection, mode: Mode, calendar: Calendar) -> Statu
         now=now,
         session=calendar.at(now) if now else None,
         trading_state=dispatch.read_trading_state(connection),
+        last_change=next(iter(dispatch.trading_state_changes(connection, 1)), None),
         backlog=dispatch.status_counts(connection),
+        orders=orders.state_counts(connection),
         services=[
             _service(switch, progress.get(switch.stage.name), now)
             for switch in switches(connection, at)

@@ -7,7 +7,7 @@ from datetime import date
 from sqlalchemy import Connection
 
 from ops_pipeline.domain.dispatch import gate_of
-from ops_pipeline.domain.execution import book
+from ops_pipeline.domain.execution import Book
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.storage import summary as storage
 from ops_pipeline.storage.execution import fills_until
@@ -37,7 +37,7 @@ def summarize(connection: Connection, session: Session, calendar: Calendar) -> S
     since = calendar.before(session.day).closes_at
     rows = storage.rows_of_session(connection, session.day, since, session.closes_at)
     outcomes = storage.outcomes_of_session(connection, session.day)
-    held = book(fills_until(connection, session.day))
+    held = Book(fills_until(connection, session.day))
     executed = [o for o in outcomes if o.status in ("SIMULATED", "EXECUTED")]
     return SessionSummary(
         day=session.day,

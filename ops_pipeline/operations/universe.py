@@ -4,7 +4,7 @@ from sqlalchemy import Connection
 
 from ops_pipeline.domain.bars import is_ticker
 from ops_pipeline.domain.errors import BadInput, Unsafe
-from ops_pipeline.domain.execution import book
+from ops_pipeline.domain.execution import Book
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.domain.values import Ticker
 from ops_pipeline.storage import universe
@@ -37,7 +37,7 @@ def remove(connection: Connection, symbol: str, calendar: Calendar, reason: str)
         raise BadInput(f"{symbol} is not tracked", "run: ops-pipeline universe list")
     if len(tracked) == 1:
         raise Unsafe(f"{symbol} is the last ticker; without any there is nothing to watch")
-    held = book(live_fills(connection, calendar.day(clock()))).positions.get(symbol)
+    held = Book(live_fills(connection, calendar.day(clock()))).positions.get(symbol)
     if held:
         # Without bars and features its exits would be refused, and nothing would ever close it.
         raise Unsafe(

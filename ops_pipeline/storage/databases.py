@@ -60,6 +60,13 @@ def create_databases(settings: Settings) -> None:
     _tune(settings)
 
 
+def has_database(settings: Settings) -> bool:
+    """Whether the pipeline's database of this mode was ever made."""
+    known = "select 1 from pg_database where datname = %s"
+    with _session(settings, "postgres") as connection:
+        return connection.execute(known, [settings.pipeline_database]).fetchone() is not None
+
+
 @contextmanager
 def scratch_databases(settings: Settings) -> Iterator[None]:
     """New databases for as long as they are needed; what an earlier use left behind goes first.

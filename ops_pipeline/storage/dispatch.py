@@ -1,7 +1,7 @@
 """The queue of recommendations and the runs that work on it; each move names its claim."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -12,10 +12,12 @@ from sqlalchemy import Connection, RowMapping
 from ops_pipeline.domain.dispatch import Decision, Status
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.domain.values import Recommendation
-from ops_pipeline.storage.queries import query
+from ops_pipeline.storage.queries import as_rows, query
 
 ACCOUNT = "paper"
 ABANDONED_AFTER_MINUTES = 10
+# Closed in one statement, so that a backlog of any size is worked off in bounded memory.
+EXPIRED_AT_ONCE = 20_000
 
 
 class FenceLost(Exception):
@@ -41,6 +43,16 @@ class Owned:
     features: Mapping[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Closed:
+    """How a claimed recommendation ends, and what that was decided on."""
+
+    recommendation: Recommendation
+    status: Status
+    decision: Decision
+    snapshot: Mapping[str, Any] | None
+
+
 def insert_run(
     connection: Connection,
     run_id: UUID,
@@ -50,8 +62,9 @@ def insert_run(
     mode: str,
     code_version: str,
     orchestrator_run_id: str,
+    summary: Mapping[str, Any] | None = None,
 ) -> None:
-    """Open a run, with every setting in force."""
+    """Open a run, with every setting in force, and what it found the world to be like."""
     row = {
         "run_id": run_id,
         "started_at": started_at,
@@ -59,6 +72,7 @@ def insert_run(
         "code_version": code_version,
         "config_hash": config.fingerprint(),
         "config": json.dumps(config.document(), allow_nan=False),
+        "summary": json.dumps(summary or {}, allow_nan=False),
         "orchestrator_run_id": orchestrator_run_id,
     }
     connection.execute(query("dispatch", "insert_run"), row)
@@ -69,19 +83,22 @@ def finish_run(
     run_id: UUID,
     finished_at: datetime,
     *,
-    pulled: int,
     released: int,
     expired: int,
 ) -> None:
-    """Close a run; what it did is counted from the rows."""
+    """Close a run; what became of its claims is counted from their rows.
+
+    Raises:
+        FenceLost: the run was given up for dead meanwhile.
+    """
     parameters = {
         "run_id": run_id,
         "finished_at": finished_at,
-        "pulled": pulled,
         "released": released,
         "expired": expired,
     }
-    connection.execute(query("dispatch", "finish_run"), parameters)
+    if connection.execute(query("dispatch", "finish_run"), parameters).rowcount != 1:
+        raise FenceLost(f"run {run_id} is closed already")
 
 
 def abandon_runs(connection: Connection, now: datetime) -> int:
@@ -117,8 +134,9 @@ def insert_exit(
 
 
 def expire(connection: Connection, now: datetime) -> int:
-    """Close what is too old to trade. Returns how many rows."""
-    return connection.execute(query("dispatch", "expire"), {"now": now}).rowcount
+    """Close what is too old to trade, EXPIRED_AT_ONCE rows at most. Returns how many."""
+    parameters = {"now": now, "limit": EXPIRED_AT_ONCE}
+    return connection.execute(query("dispatch", "expire"), parameters).rowcount
 
 
 def release_stuck(connection: Connection) -> int:
@@ -149,31 +167,48 @@ def owned(connection: Connection, claims: Mapping[int, int]) -> list[Owned]:
     """The claimed rows that are still ours, locked, in the order in which they are decided."""
     parameters = {"ids": list(claims), "epochs": list(claims.values())}
     rows = connection.execute(query("dispatch", "owned"), parameters).mappings()
-    return [_owned(row) for row in rows]
+    return [owned_of(row) for row in rows]
 
 
-def finish(
-    connection: Connection,
-    recommendation: Recommendation,
-    status: Status,
-    decision: Decision,
-    now: datetime,
-) -> None:
-    """Close a row under its claim.
+def finish(connection: Connection, closed: Sequence[Closed], now: datetime) -> None:
+    """Close rows under their claims, all of them or none.
 
     Raises:
-        FenceLost: the claim no longer holds the row.
+        FenceLost: one of the claims no longer holds its row.
     """
-    parameters = {
-        "id": recommendation.id,
-        "claim_epoch": recommendation.claim_epoch,
-        "status": status.value,
-        "failure_reason": decision.failure_reason,
-        "gates": json.dumps(decision.gates, allow_nan=False),
-        "now": now,
-    }
-    if connection.execute(query("dispatch", "finish"), parameters).rowcount != 1:
-        raise FenceLost(f"recommendation {recommendation.id} is no longer held")
+    if not closed:
+        return
+    rows = as_rows(
+        {
+            "id": each.recommendation.id,
+            "epoch": each.recommendation.claim_epoch,
+            "status": each.status.value,
+            "failure_reason": each.decision.failure_reason,
+            "gates": each.decision.gates,
+            "snapshot": each.snapshot,
+        }
+        for each in closed
+    )
+    done = connection.execute(query("dispatch", "finish"), {"rows": rows, "now": now}).rowcount
+    if done != len(closed):
+        raise FenceLost(f"{len(closed) - done} of {len(closed)} recommendations changed hands")
+
+
+def executed_already(connection: Connection, recommendation_ids: Sequence[int]) -> list[int]:
+    """Those of these open recommendations that the ledger holds: there must be none."""
+    parameters = {"ids": list(recommendation_ids)}
+    return list(connection.execute(query("dispatch", "executed_already"), parameters).scalars())
+
+
+def take_lease(connection: Connection, name: str, holder: UUID, seconds: float) -> bool:
+    """Be the only holder of a name for so long; True also for who holds it already."""
+    parameters = {"name": name, "holder": holder, "seconds": seconds}
+    return connection.execute(query("dispatch", "take_lease"), parameters).rowcount == 1
+
+
+def end_lease(connection: Connection, name: str, holder: UUID) -> None:
+    """Let the next one in; nothing where the lease has passed on."""
+    connection.execute(query("dispatch", "end_lease"), {"name": name, "holder": holder})
 
 
 def lock_account(connection: Connection, account: str = ACCOUNT) -> None:
@@ -205,13 +240,13 @@ def status_counts(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(query("dispatch", "status_counts"))}
 
 
-def newest_pending(connection: Connection) -> tuple[int | None, int]:
-    """The newest row that waits, and how many wait."""
-    row = connection.execute(query("dispatch", "newest_pending")).one()
-    return row[0], row[1]
+def is_waiting(connection: Connection) -> bool:
+    """Whether there is work: a row that waits, or an order that is not settled."""
+    return bool(connection.execute(query("dispatch", "is_waiting")).scalar_one())
 
 
-def _owned(row: RowMapping) -> Owned:
+def owned_of(row: RowMapping) -> Owned:
+    """A row of the queue as the dispatcher knows it."""
     recommendation = Recommendation(
         id=row["id"],
         ts=row["ts"].astimezone(UTC),

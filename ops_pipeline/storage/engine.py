@@ -11,6 +11,7 @@ from ops_pipeline.domain.errors import NotRunning, Unsafe
 from ops_pipeline.settings import Server, Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
+IDLE_SECONDS = 60.0
 # Ingest takes it shared before it stamps a row; the cut-off is read under the exclusive one.
 KNOWLEDGE_LOCK = 7_310_001
 # Held by the one that steps a replay's dispatcher through its minutes.
@@ -29,9 +30,17 @@ def server_of(settings: Settings) -> Server:
 
 
 def open_engine(
-    settings: Settings, database: str | None = None, *, as_reader: bool = False
+    settings: Settings,
+    database: str | None = None,
+    *,
+    as_reader: bool = False,
+    idle_seconds: float = IDLE_SECONDS,
 ) -> Engine:
-    """An engine on one of this installation's databases, the pipeline's own by default."""
+    """An engine on one of this installation's databases, the pipeline's own by default.
+
+    A transaction that does nothing for `idle_seconds` is ended by the server: what a frozen process
+    has locked is free again.
+    """
     server = server_of(settings)
     url = URL.create(
         "postgresql+psycopg",
@@ -41,7 +50,10 @@ def open_engine(
         port=server.port,
         database=database or settings.pipeline_database,
     )
-    options = "-c timezone=UTC -c idle_in_transaction_session_timeout=60000 -c lock_timeout=30000"
+    options = (
+        "-c timezone=UTC -c lock_timeout=30000"
+        f" -c idle_in_transaction_session_timeout={round(idle_seconds * 1_000)}"
+    )
     return create_engine(
         url,
         pool_size=2,

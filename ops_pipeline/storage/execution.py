@@ -1,7 +1,6 @@
 """The ledger of executions, from which positions, limits and profit are read."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -11,11 +10,14 @@ from sqlalchemy import Connection, RowMapping
 
 from ops_pipeline.domain.execution import Order
 from ops_pipeline.domain.values import Fill, Recommendation
-from ops_pipeline.storage.dispatch import ACCOUNT
-from ops_pipeline.storage.queries import query
+from ops_pipeline.storage.dispatch import ACCOUNT, FenceLost
+from ops_pipeline.storage.queries import as_rows, query
 
 # One name space, so that the same recommendation has the same execution id wherever it is replayed.
 _NAMESPACE = UUID("6f1d1c1e-6a0e-5f0e-9d43-0b6f3f0a7a11")
+SIMULATED, ALPACA_PAPER = "SIMULATED", "ALPACA_PAPER"
+# Of a broker's fill the row tells only what was expected; what came stands with the order.
+FILL_MODELS = {SIMULATED: "close+slip", ALPACA_PAPER: "broker"}
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Execution:
     recommendation: Recommendation
     run_id: UUID
     order: Order
+    execution_mode: str
     at: datetime
     session_date: date
     slippage_bps: float
     max_hold_minutes: int | None
-    risk: Mapping[str, Any]
     simulation: Mapping[str, Any]
 
 
@@ -39,11 +41,18 @@ def execution_id(recommendation: Recommendation) -> UUID:
     return uuid5(_NAMESPACE, key)
 
 
-def insert_execution(connection: Connection, execution: Execution) -> UUID:
-    """Add to the ledger, once for each recommendation. Returns the execution's id."""
-    row = _row(execution)
-    connection.execute(query("execution", "insert_execution"), row)
-    return execution_id(execution.recommendation)
+def insert_executions(connection: Connection, made: Sequence[Execution]) -> None:
+    """Add to the ledger, once for each recommendation; their decisions are written already.
+
+    Raises:
+        FenceLost: a recommendation is not there.
+    """
+    if not made:
+        return
+    rows = as_rows(_row(each) for each in made)
+    done = connection.execute(query("execution", "insert_executions"), {"rows": rows}).rowcount
+    if done != len(made):
+        raise FenceLost(f"{len(made) - done} of {len(made)} executions have no recommendation")
 
 
 def live_fills(connection: Connection, session_date: date, account: str = ACCOUNT) -> list[Fill]:
@@ -70,10 +79,6 @@ def _row(execution: Execution) -> dict[str, object]:
         "dispatcher_run_id": execution.run_id,
         "claim_epoch": recommendation.claim_epoch,
         "account": ACCOUNT,
-        "ticker": recommendation.ticker,
-        "action": f"{recommendation.action}_{recommendation.instrument_type}",
-        "intent": recommendation.intent,
-        "decision_ts": recommendation.ts,
         "simulated_ts": execution.at,
         "session_date": execution.session_date,
         "side": "buy" if order.quantity > 0 else "sell",
@@ -83,23 +88,24 @@ def _row(execution: Execution) -> dict[str, object]:
         "stop_loss_price": order.stop_price,
         "take_profit_price": order.target_price,
         "max_hold_minutes": execution.max_hold_minutes,
-        "fill_model": "close+slip",
+        "fill_model": FILL_MODELS[execution.execution_mode],
         "slippage_bps": execution.slippage_bps,
-        "explain_json": json.dumps(recommendation.reason, allow_nan=False),
-        "risk_json": json.dumps(execution.risk, allow_nan=False),
-        "sim_json": json.dumps(execution.simulation, allow_nan=False),
+        "execution_mode": execution.execution_mode,
+        "sim_json": execution.simulation,
     }
 
 
 def _fill(row: RowMapping) -> Fill:
+    sign = 1 if row["side"] == "buy" else -1
     return Fill(
         ticker=row["ticker"],
         at=row["simulated_ts"].astimezone(UTC),
         session_date=row["session_date"],
-        quantity=row["qty"] if row["side"] == "buy" else -row["qty"],
-        price=row["entry_price"],
+        quantity=sign * row["qty"],
+        price=row["price"],
         intent=row["intent"],
         stop_price=row["stop_loss_price"],
         target_price=row["take_profit_price"],
         max_hold_minutes=row["max_hold_minutes"],
+        working=sign * row["working_qty"],
     )

@@ -12,6 +12,7 @@ from ops_pipeline.domain.features import WINDOWS
 from ops_pipeline.domain.gates import GATES, GateResult
 from ops_pipeline.domain.session import MINUTE
 from ops_pipeline.domain.values import Bar, Fill
+from ops_pipeline.storage.execution import FILL_MODELS, SIMULATED
 from ops_pipeline.storage.queries import query
 
 SHOWN_BARS = 20
@@ -37,6 +38,11 @@ class Executed:
     fill_model: str
     slippage_bps: float
     bar_used: Mapping[str, Any]
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether it was filled at once, at this price; a broker's fills stand with the order."""
+        return self.fill_model == FILL_MODELS[SIMULATED]
 
 
 @dataclass(frozen=True)

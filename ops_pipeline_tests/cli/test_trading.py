@@ -1,5 +1,6 @@
 """halt, reduce and resume say what stops and what goes on, and each change is kept."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -59,13 +60,62 @@ def test_every_change_is_kept_with_who_and_why(
     assert told == ("HALTED", "night shift", "odd prices")
 
 
-def test_what_is_held_is_named(run: Run, server: Settings) -> None:  # noqa: F811 - the fixture
+@pytest.fixture
+def holding(run: Run, server: Settings) -> Iterator[Settings]:  # noqa: F811 - the fixture
+    """A sandbox that is empty but for ten shares of NVDA."""
+    settings = replace(server, mode=Mode.SANDBOX)
+    administrator = open_engine(settings, "postgres")
+    with administrator.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        name = settings.pipeline_database
+        connection.exec_driver_sql(f'drop database if exists "{name}" with (force)')
+    administrator.dispose()
     assert run("init", "--mode", "sandbox").code == 0
-    engine = open_engine(replace(server, mode=Mode.SANDBOX))
+    engine = open_engine(settings)
     World(engine).hold("NVDA")
     engine.dispose()
-    try:
-        assert "without stop or target: NVDA +10" in run("halt", "--mode", "sandbox").out
-        assert "end of the session: NVDA +10" in run("reduce", "--mode", "sandbox").out
-    finally:
-        assert "held: NVDA +10" in run("resume", "--mode", "sandbox").out
+    yield settings
+    assert run("resume", "--mode", "sandbox").code == 0
+
+
+def test_what_is_held_is_named(run: Run, holding: Settings) -> None:  # noqa: F811 - the fixture
+    assert state(holding) == "ACTIVE"
+    assert "without stop or target: NVDA +10" in run("halt", "--mode", "sandbox").out
+    assert "end of the session: NVDA +10" in run("reduce", "--mode", "sandbox").out
+    assert "held: NVDA +10" in run("resume", "--mode", "sandbox").out
+
+
+def closing(settings: Settings) -> list[tuple[str, str]]:
+    engine = open_engine(settings)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "select ticker, reason ->> 'exit' from dispatch_recommendations where intent = 'close'"
+        )
+        rows = [(row[0], row[1]) for row in found]
+    engine.dispose()
+    return rows
+
+
+def test_flatten_is_a_dry_run_until_it_is_told_to(run: Run, holding: Settings) -> None:  # noqa: F811
+    answer = run("flatten", "--mode", "sandbox")
+    assert (answer.code, state(holding), closing(holding)) == (0, "ACTIVE", [])
+    assert "would close NVDA +10" in answer.out
+    assert "--apply" in answer.out
+
+
+def test_flatten_opens_nothing_and_closes_all_with_the_next_run(
+    run: Run,  # noqa: F811 - the fixture
+    holding: Settings,
+) -> None:
+    answer = run("flatten", "--mode", "sandbox", "--reason", "drill", "--apply")
+    assert (answer.code, state(holding)) == (0, "REDUCING")
+    assert closing(holding) == [("NVDA", "flatten")]
+    assert "closed by the next run of the dispatcher: NVDA +10" in answer.out
+    again = run("flatten", "--mode", "sandbox", "--apply")
+    assert closing(holding) == [("NVDA", "flatten")]
+    assert "left, being closed already or in quarantine: NVDA +10" in again.out
+    assert "REDUCING since" in run("status", "--mode", "sandbox").out
+
+
+def test_a_replay_is_not_flattened_by_hand(active: Run) -> None:
+    answer = active("flatten", "--apply")
+    assert (answer.code, answer.err.count("\n")) == (6, 1)

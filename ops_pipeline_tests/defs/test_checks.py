@@ -82,12 +82,14 @@ def execute(world: World, minutes_ago: int = 1, count: int = 1) -> None:
 def recommended(status: str) -> str:
     done = "null" if status in ("PENDING", "PROCESSING") else "m.minute"
     lease = "m.minute" if status == "PROCESSING" else "null"
+    run = f"cast('{RUN}' as uuid)" if status == "PROCESSING" else "null"
     return f"""
         insert into dispatch_recommendations (ts, ticker, minute, session_date, action,
             instrument_type, intent, confidence, reason, status, expires_at, processed_at,
-            lease_until, available_at)
+            lease_until, claimed_at, dispatcher_run_id, available_at)
         select m.minute, 'AAPL', m.minute, cast(m.minute as date), 'BUY', 'STOCK', 'open', 0.9,
-            '{{}}', '{status}', m.minute + interval '5 minutes', {done}, {lease}, m.minute
+            '{{}}', '{status}', m.minute + interval '5 minutes', {done}, {lease}, {lease}, {run},
+            m.minute
         from (
             select :now - make_interval(secs => :ago * 60 + n) as minute
             from generate_series(0, :count - 1) as n
@@ -128,6 +130,37 @@ def duplicate(world: World) -> dict[str, dg.AssetCheckEvaluation]:
 
 def test_duplicate_check_fails_on_an_execution_that_stands_twice(normal: World) -> None:
     assert failed(duplicate(normal)) == {"duplicate_executions"}
+
+
+def test_duplicate_execution_halts_trading_once_and_says_why(normal: World) -> None:
+    duplicate(normal)
+    ask(normal, "acceptance")
+    changes = normal.rows("select state, changed_by, reason from trading_state_changes")
+    assert [tuple(row.values()) for row in changes] == [
+        ("HALTED", "acceptance", "duplicate executions: 1 executed twice")
+    ]
+    assert normal.value("select state from trading_state") == "HALTED"
+
+
+def test_checks_of_a_normal_day_leave_the_trading_state_alone(normal: World) -> None:
+    ask(normal, "acceptance")
+    assert normal.value("select state from trading_state") == "ACTIVE"
+
+
+OVERNIGHT = "no_position_is_held_overnight"
+
+
+def test_overnight_check_passes_while_the_positions_session_is_open(normal: World) -> None:
+    assert failed(ask(normal, f"executions_{OVERNIGHT}")) == set()
+
+
+def test_overnight_check_fails_from_the_close_on_and_names_what_is_held(normal: World) -> None:
+    close = datetime(2025, 2, 12, 21, 0, tzinfo=UTC)
+    normal.execute("update replay_clock set present = :at", at=close)
+    found = ask(normal, f"executions_{OVERNIGHT}")
+    assert failed(found) == {OVERNIGHT}
+    assert found[OVERNIGHT].severity is dg.AssetCheckSeverity.ERROR
+    assert found[OVERNIGHT].description == "held over the close: AAPL"
 
 
 def test_duplicate_execution_is_an_error_and_the_rest_warns(normal: World) -> None:
@@ -261,9 +294,9 @@ def half_day(whole_day: Settings) -> Iterator[World]:
 
 
 @pytest.mark.slow
-def test_all_ten_checks_pass_on_a_normal_day(half_day: World) -> None:
+def test_all_eleven_checks_pass_on_a_normal_day(half_day: World) -> None:
     found = ask(half_day)
-    assert set(found) == {*NAMES, *DBT_TESTS, "every_execution_explained"}
+    assert set(found) == {*NAMES, *DBT_TESTS, "every_execution_explained", OVERNIGHT}
     assert failed(found) == set()
 
 

@@ -203,7 +203,7 @@ def test_a_replay_prints_every_check_that_is_no_acceptance_query(morning: World)
     verdicts = {verdict.name: verdict for verdict in _on_a_short_stack(player.check)}
     assert CHECK in verdicts
     assert set(verdicts) & set(NAMES) == set()
-    assert len(verdicts) == 5
+    assert len(verdicts) == 6
     assert (verdicts[CHECK].level, verdicts["features_are_unique"].finding) == (
         Level.PROBLEM,
         "pass",

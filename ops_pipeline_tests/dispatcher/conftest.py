@@ -3,23 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.engine import open_engine
-from ops_pipeline_tests.dispatcher.world import World
+from ops_pipeline_tests.dispatcher.world import World, empty
 from ops_pipeline_tests.storage.clones import clone
-
-FILLED = (
-    "dispatch_executions",
-    "dispatch_recommendations",
-    "dispatcher_runs",
-    "bars_1m",
-    "bar_revisions",
-    "features.features_1m",
-    "replay_clock",
-    "stage_minutes",
-)
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +23,4 @@ def desk_engine(template: Settings) -> Iterator[Engine]:
 def world(desk_engine: Engine) -> Iterator[World]:
     """A desk at a database with nothing on it."""
     yield World(desk_engine)
-    with desk_engine.begin() as connection:
-        # The ledger refuses to be emptied, as it should: its guards are triggers.
-        connection.execute(text("set local session_replication_role = replica"))
-        for table in FILLED:
-            connection.execute(text(f"delete from {table}"))
-        connection.execute(text("update trading_state set state = 'ACTIVE'"))
+    empty(desk_engine)

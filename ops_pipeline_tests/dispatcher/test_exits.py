@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ops_pipeline.dispatcher import run
-from ops_pipeline.domain.execution import book, fill_price
+from ops_pipeline.domain.execution import Book, fill_price
 from ops_pipeline.storage import execution
 from ops_pipeline_tests.builders import DAY, NOON, a_bar
 from ops_pipeline_tests.dispatcher.world import CONFIG, TS, World
@@ -118,7 +118,7 @@ def test_a_close_is_filled_at_the_bars_close_less_slippage_and_makes_that_profit
     paid = fill_price(close, -1, CONFIG)
     found = world.ask("select qty, entry_price from dispatch_executions where intent = 'close'")
     with world.engine.connect() as connection:
-        result = book(execution.fills_until(connection, DAY))
+        result = Book(execution.fills_until(connection, DAY))
     assert found == [(10, paid)]
     assert result.positions == {}
     assert result.realised_usd[DAY] == pytest.approx(10 * (paid - 200.0))

@@ -1,21 +1,28 @@
 """Each recommendation is decided once, by all gates, and limits hold whoever decides."""
 
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ops_pipeline.dispatcher import run
 from ops_pipeline.domain.execution import size_order
-from ops_pipeline.domain.gates import GATES
+from ops_pipeline.domain.gates import GATES, Snapshot
 from ops_pipeline.storage import dispatch, execution
+from ops_pipeline.storage.dispatch import Closed, FenceLost
+from ops_pipeline.storage.execution import Execution
 from ops_pipeline_tests.builders import DAY, NOON, a_bar
 from ops_pipeline_tests.dispatcher.world import CONFIG, TS, World, features
-from ops_pipeline_tests.storage.rows import end_lease
+from ops_pipeline_tests.storage.rows import end_lease, put_run
+from ops_pipeline_tests.storage.trade import change
 
 TICKERS = ("AAPL", "MSFT", "NVDA", "TSLA")
 
@@ -362,25 +369,121 @@ def test_a_run_takes_no_more_than_its_limit(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "poison",
+    ("changes", "reason"),
     [
-        features(ts="yesterday"),
-        features(ts=17),
-        features(recent_vol="high"),
-        features(recent_vol={"is": 1}),
-        ["not", "an", "object"],
-        "text",
+        ({"ts": "yesterday"}, "feature_freshness: Features unknown"),
+        ({"ts": 17}, "feature_freshness: Features unknown"),
+        ({"ts": "2025-02-12T17:00:00"}, "feature_freshness: Features unknown"),
+        ({"recent_vol": "high"}, "max_exposure: Exposure unknown"),
+        ({"recent_vol": {"is": 1}}, "max_exposure: Exposure unknown"),
+        ({"recent_vol": True}, "max_exposure: Exposure unknown"),
     ],
     ids=str,
 )
-def test_a_row_that_cannot_be_read_fails_alone(world: World, poison: object) -> None:
+def test_features_of_the_wrong_type_are_refused_by_the_gate_that_reads_them(
+    world: World, changes: dict[str, Any], reason: str
+) -> None:
+    world.trade(a_bar(), a_bar(ticker="MSFT"))
+    world.recommend(ticker="MSFT", features_snapshot=features(**changes), confidence=0.9)
+    world.recommend()
+    world.run()
+    assert world.outcomes("ticker") == [("SIMULATED", None), ("SKIPPED", reason)]
+
+
+@pytest.mark.parametrize(
+    ("poison", "error"),
+    [
+        (["not", "an", "object"], "AttributeError"),
+        ("text", "AttributeError"),
+        (features(recent_vol=10**400), "OverflowError"),
+    ],
+    ids=["list", "text", "endless"],
+)
+def test_a_row_whose_judging_raises_fails_alone(world: World, poison: object, error: str) -> None:
     world.trade(a_bar(), a_bar(ticker="MSFT"))
     world.recommend(ticker="MSFT", features_snapshot=poison, confidence=0.9)
     world.recommend()
     world.run()
-    outcomes = world.outcomes("ticker")
-    assert [status for status, _ in outcomes] == ["SIMULATED", "FAILED"]
-    assert (outcomes[1][1] or "").startswith("error: ")
+    assert world.outcomes("ticker") == [("SIMULATED", None), ("FAILED", f"error: {error}")]
+
+
+def ten(world: World) -> list[str]:
+    """Ten tickers that may all be bought, one recommendation each; the last is the surest."""
+    world.configure(max_open_positions=10, max_notional_per_trade=0.01)
+    tickers = [f"T{number}" for number in range(10)]
+    world.trade(*[a_bar(ticker=ticker) for ticker in tickers])
+    for number, ticker in enumerate(tickers):
+        world.recommend(ticker=ticker, confidence=0.8 + number / 100)
+    return tickers
+
+
+@contextmanager
+def refused(world: World, ticker: str, timing: str) -> Iterator[None]:
+    """The database refuses executions of a ticker: as it writes them, or as it commits."""
+    world.execute(
+        "create function refuse_ticker() returns trigger language plpgsql as $$ begin"
+        f" if new.ticker = '{ticker}' then"
+        " raise exception 'poison' using errcode = 'check_violation'; end if; return new; end $$"
+    )
+    world.execute(
+        f"create constraint trigger poison after insert on dispatch_executions {timing}"
+        " for each row execute function refuse_ticker()"
+    )
+    try:
+        yield
+    finally:
+        world.execute("drop trigger poison on dispatch_executions")
+        world.execute("drop function refuse_ticker()")
+
+
+@pytest.mark.parametrize("timing", ["not deferrable", "deferrable initially deferred"])
+def test_a_row_that_the_database_refuses_fails_alone(world: World, timing: str) -> None:
+    tickers = ten(world)
+    with refused(world, "T4", timing):
+        report = world.run()
+    assert (report.pulled, report.simulated, report.failed) == (10, 9, 1)
+    outcomes = dict(zip(tickers, world.outcomes("ticker"), strict=True))
+    assert outcomes.pop("T4") == ("FAILED", "error: CheckViolation")
+    assert set(outcomes.values()) == {("SIMULATED", None)}
+    counts = "select outcome, pulled_count, simulated_count, failed_count from dispatcher_runs"
+    assert world.ask(counts) == [("FINISHED", 10, 9, 1)]
+
+
+def test_a_row_that_cannot_be_told_to_the_database_fails_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a number is infinite, which no JSON can hold: the error comes before the database."""
+    ten(world)
+    insert = execution.insert_executions
+
+    def tell(connection: Connection, made: Sequence[Execution]) -> None:
+        if any(each.recommendation.ticker == "T4" for each in made):
+            raise ValueError("Out of range float values are not JSON compliant")
+        insert(connection, made)
+
+    monkeypatch.setattr(execution, "insert_executions", tell)
+    report = world.run()
+    assert (report.simulated, report.failed) == (9, 1)
+    failed = "select ticker, failure_reason from dispatch_recommendations where status = 'FAILED'"
+    assert world.ask(failed) == [("T4", "error: ValueError")]
+
+
+def test_after_a_refusal_the_places_still_go_to_the_surest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ten(world)
+    world.configure(max_open_positions=2)
+    claim = dispatch.claim
+
+    def backwards(*known: Any) -> dict[int, int]:
+        """The database promises no order in which it tells what was claimed."""
+        return dict(sorted(claim(*known).items()))
+
+    monkeypatch.setattr(dispatch, "claim", backwards)
+    with refused(world, "T9", "not deferrable"):
+        world.run()
+    bought = world.ask("select ticker from dispatch_executions order by ticker")
+    assert bought == [("T7",), ("T8",)]
 
 
 def test_a_row_that_was_claimed_too_often_fails(world: World) -> None:
@@ -421,6 +524,14 @@ def test_a_row_of_a_dead_run_is_decided_by_the_next_one(world: World) -> None:
     assert world.ask("select claim_epoch from dispatch_executions") == [(2,)]
 
 
+def test_what_a_dead_run_gave_back_too_late_is_closed_in_the_same_run(world: World) -> None:
+    world.recommend()
+    claim_and_die(world)
+    report = world.run(TS + timedelta(seconds=300))
+    assert (report.released, report.expired, report.pulled) == (1, 1, 0)
+    assert world.outcomes() == [("SKIPPED", "expired")]
+
+
 def test_a_row_that_is_held_is_left_alone(world: World) -> None:
     world.trade()
     world.recommend()
@@ -450,21 +561,138 @@ def test_a_late_worker_writes_nothing(world: World, monkeypatch: pytest.MonkeyPa
     assert (late.pulled, late.simulated, world.executions()) == (1, 0, 1)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("insert", {}, Exception("connection lost")),
+        InterfaceError("insert", {}, Exception("connection closed")),
+        DBAPIError("insert", {}, Exception("cut"), connection_invalidated=True),
+        PoolTimeout("no connection is free"),
+        FenceLost("changed hands"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_transient_database_error_fails_no_row(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     world.trade()
     world.recommend()
     with monkeypatch.context() as broken:
 
         def hang_up(*_: object) -> None:
-            raise OperationalError("insert", {}, Exception("connection lost"))
+            raise error
 
-        broken.setattr(execution, "insert_execution", hang_up)
-        with pytest.raises(OperationalError):
+        broken.setattr(execution, "insert_executions", hang_up)
+        with pytest.raises(type(error)):
             world.run()
     assert world.outcomes() == [("PROCESSING", None)]
     assert world.executions() == 0
+    with world.engine.begin() as connection:
+        end_lease(connection)
+    assert world.run().simulated == 1
+
+
+def test_a_backend_that_is_ended_in_the_midst_of_a_batch_fails_no_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ten(world)
+    finish = dispatch.finish
+
+    def cut(connection: Connection, closed: Sequence[Closed], now: datetime) -> None:
+        backend = connection.execute(text("select pg_backend_pid()")).scalar_one()
+        world.ask("select pg_terminate_backend(:backend)", backend=backend)
+        finish(connection, closed, now)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dispatch, "finish", cut)
+        with pytest.raises(OperationalError):
+            world.run()
+    assert set(world.outcomes()) == {("PROCESSING", None)}
+    with world.engine.begin() as connection:
+        end_lease(connection)
+    assert world.run().simulated == 10
+
+
+def test_what_a_decision_was_made_on_is_stored_with_it(world: World) -> None:
+    world.trade()
+    world.recommend()
+    world.recommend(ticker="MSFT", confidence=0.1)
+    world.recommend(ticker="NVDA", features_snapshot="text")
+    world.run()
+    found = world.ask("select ticker, snapshot_json from dispatch_recommendations order by ticker")
+    kept = dict(found)
+    assert {name for name in kept if kept[name] is None} == {"NVDA"}
+    for ticker, bar_minute, quantity in (("AAPL", NOON.isoformat(), 49), ("MSFT", None, None)):
+        snapshot = kept[ticker]
+        assert set(snapshot) == {field.name for field in fields(Snapshot)}
+        assert (snapshot["ticker"], snapshot["now"]) == (ticker, TS.isoformat())
+        assert (snapshot["bar_minute"], snapshot["order_quantity"]) == (bar_minute, quantity)
+    assert kept["MSFT"]["confidence"] == 0.1
+
+
+def test_a_decision_can_be_made_again_from_its_snapshot(world: World) -> None:
+    """A refusal that depends on what the same run filled before it is told, too."""
+    world.configure(max_open_positions=1)
+    world.trade(a_bar(), a_bar(ticker="MSFT"))
+    world.recommend(confidence=0.9)
+    world.recommend(ticker="MSFT")
+    world.run()
+    found = world.ask(
+        "select snapshot_json -> 'open_tickers' from dispatch_recommendations order by ticker"
+    )
+    assert found == [(["AAPL"],), (["AAPL", "MSFT"],)]
+
+
+def test_an_open_row_that_the_ledger_holds_halts_trading_and_nothing_is_executed(
+    world: World,
+) -> None:
+    ten(world)
+    double(world, "T4")
+    report = world.run()
+    assert (report.pulled, report.simulated, report.skipped) == (10, 0, 10)
+    assert set(world.outcomes()) == {("SKIPPED", "trading_state: Trading is halted")}
+    held = world.ask("select ticker from dispatch_executions")
+    assert held == [("T4",)]
+    changes = world.ask("select state, changed_by, reason from trading_state_changes")
+    row = world.ask("select id from dispatch_recommendations where ticker = 'T4'")[0][0]
+    reason = f"recommendation {row} is open, and has an execution"
+    assert changes == [("HALTED", "dispatcher", reason)]
+
+
+def test_the_halt_and_the_refusals_are_one_transaction(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ten(world)
+    double(world, "T4")
+
+    def hang_up(*_: object) -> None:
+        raise OperationalError("update", {}, Exception("connection lost"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dispatch, "finish", hang_up)
+        with pytest.raises(OperationalError):
+            world.run()
+    assert world.ask("select state from trading_state") == [("ACTIVE",)]
+    assert set(world.outcomes()) == {("PROCESSING", None)}
+
+
+def double(world: World, ticker: str) -> None:
+    """Let the ledger hold a row that is open: what no guard would let happen."""
+    with world.engine.begin() as connection:
+        run_id = put_run(connection)
+        change(
+            connection,
+            "insert into dispatch_executions (execution_id, recommendation_id, dispatcher_run_id,"
+            " claim_epoch, account, ticker, action, intent, decision_ts, simulated_ts,"
+            " session_date, side, qty, entry_price, notional, fill_model, slippage_bps,"
+            " execution_mode, explain_json, risk_json, sim_json)"
+            " select gen_random_uuid(), row.id, :run_id, 1, 'paper', row.ticker, 'BUY_STOCK',"
+            " 'open', row.ts, row.ts - interval '1 hour', row.session_date, 'buy', 1, 200, 200,"
+            " 'close+slip', 5, 'SIMULATED', '{}', '{}', '{\"bar_used\": {\"timestamp\": \"\"}}'"
+            " from dispatch_recommendations as row where row.ticker = :ticker",
+            run_id=run_id,
+            ticker=ticker,
+        )
 
 
 def test_status_and_ledger_always_agree(world: World) -> None:

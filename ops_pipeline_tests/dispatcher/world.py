@@ -13,11 +13,25 @@ from ops_pipeline.domain.values import Bar
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage import bars
 from ops_pipeline_tests.builders import DAY, NOON, a_bar
-from ops_pipeline_tests.storage.rows import put_execution, put_recommendation
+from ops_pipeline_tests.storage.rows import put_execution, put_recommendation, put_run
 
 SETTLE = timedelta(seconds=80)
 TS = NOON + SETTLE
 CONFIG = DispatcherConfig(confidence_min=0.55)
+FILLED = (
+    "order_intents",
+    "dispatch_attempts",
+    "dispatch_executions",
+    "dispatch_recommendations",
+    "dispatcher_runs",
+    "bars_1m",
+    "bar_revisions",
+    "features.features_1m",
+    "replay_clock",
+    "stage_minutes",
+    "leases",
+    "trading_state_changes",
+)
 
 
 @dataclass
@@ -62,12 +76,17 @@ class World:
             row = put_recommendation(
                 connection, ticker=ticker, minute=floor_minute(opened), ts=opened
             )
+            changes.setdefault("dispatcher_run_id", put_run(connection))
             for move in (
-                "status = 'PROCESSING', lease_until = now(), claim_epoch = claim_epoch + 1",
+                (
+                    "status = 'PROCESSING', lease_until = now(), claim_epoch = claim_epoch + 1,"
+                    " claimed_at = now(), dispatcher_run_id = :run"
+                ),
                 "status = 'SIMULATED', lease_until = null, processed_at = now()",
             ):
                 statement = f"update dispatch_recommendations set {move} where id = :id"
-                connection.execute(text(statement), {"id": row})
+                known = {"id": row, "run": changes["dispatcher_run_id"]}
+                connection.execute(text(statement), known)
             known = {
                 "ticker": ticker,
                 "simulated_ts": opened,
@@ -129,3 +148,13 @@ def features(**changes: Any) -> dict[str, Any]:
 def moved(bar: Bar, minutes: float, **changes: Any) -> Bar:
     """The bar so many minutes later."""
     return replace(bar, minute=bar.minute + timedelta(minutes=minutes), **changes)
+
+
+def empty(engine: Engine) -> None:
+    """Take everything off the desk, and let trading be active."""
+    with engine.begin() as connection:
+        # The ledger refuses to be emptied, as it should: its guards are triggers.
+        connection.execute(text("set local session_replication_role = replica"))
+        for table in FILLED:
+            connection.execute(text(f"delete from {table}"))
+        connection.execute(text("update trading_state set state = 'ACTIVE'"))

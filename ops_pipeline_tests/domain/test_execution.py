@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from math import inf, nan, sqrt
 from typing import Any
@@ -8,7 +9,6 @@ from hypothesis import strategies as st
 
 from ops_pipeline.domain.execution import (
     Book,
-    book,
     closing_order,
     exit_reason,
     fill_price,
@@ -16,6 +16,7 @@ from ops_pipeline.domain.execution import (
     size_order,
     stop_distance,
 )
+from ops_pipeline.domain.gates import CLOSE
 from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.domain.values import Fill, Position
@@ -238,12 +239,12 @@ def test_closing_order_brings_the_position_to_nothing_at_a_slipped_price(
 
 
 def held(fills: list[Fill]) -> tuple[int, float]:
-    position = book(fills).positions["AAPL"]
+    position = Book(fills).positions["AAPL"]
     return position.quantity, position.average_price
 
 
 def test_book_of_no_fills_is_empty() -> None:
-    assert book([]) == Book({}, {})
+    assert (Book().positions, Book().realised_usd) == ({}, {})
 
 
 def test_book_averages_what_is_added() -> None:
@@ -273,23 +274,23 @@ def test_book_when_part_is_closed_then_the_average_stays() -> None:
 def test_book_realises_the_profit_of_what_is_closed(
     first: Fill, second: Fill, profit: float
 ) -> None:
-    assert book([first, second]).realised_usd == {DAY: profit}
+    assert Book([first, second]).realised_usd == {DAY: profit}
 
 
 def test_book_when_all_is_closed_then_nothing_is_held() -> None:
-    assert book([a_fill(10, 100.0), a_fill(-10, 110.0)]).positions == {}
+    assert Book([a_fill(10, 100.0), a_fill(-10, 110.0)]).positions == {}
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_book_when_a_fill_flips_then_the_rest_is_a_new_position(sign: int) -> None:
     later = a_fill(-sign * 25, 110.0, at=NOON + MINUTE, stop_price=90.0)
-    position = book([a_fill(sign * 10, 100.0, stop_price=95.0), later]).positions["AAPL"]
+    position = Book([a_fill(sign * 10, 100.0, stop_price=95.0), later]).positions["AAPL"]
     assert (position.quantity, position.average_price) == (-sign * 15, 110.0)
     assert (position.opened_at, position.stop_price) == (NOON + MINUTE, 90.0)
 
 
 def test_book_when_added_to_then_the_position_keeps_its_opening() -> None:
-    position = book([a_fill(10, 100.0), a_fill(5, 100.0, at=NOON + MINUTE)]).positions["AAPL"]
+    position = Book([a_fill(10, 100.0), a_fill(5, 100.0, at=NOON + MINUTE)]).positions["AAPL"]
     assert position.opened_at == NOON
 
 
@@ -298,7 +299,7 @@ def test_book_when_added_to_then_the_newest_known_stop_holds(
     new: float | None, stop: float
 ) -> None:
     fills = [a_fill(10, 100.0, stop_price=90.0), a_fill(5, 100.0, stop_price=new)]
-    assert book(fills).positions["AAPL"].stop_price == stop
+    assert Book(fills).positions["AAPL"].stop_price == stop
 
 
 def test_book_realises_in_the_session_that_closes() -> None:
@@ -307,30 +308,139 @@ def test_book_realises_in_the_session_that_closes() -> None:
         a_fill(-5, 110.0),
         a_fill(-5, 120.0, session_date=NEXT_DAY),
     ]
-    assert book(fills).realised_usd == {DAY: 50.0, NEXT_DAY: 100.0}
+    assert Book(fills).realised_usd == {DAY: 50.0, NEXT_DAY: 100.0}
 
 
 def test_book_keeps_tickers_apart() -> None:
-    found = book([a_fill(10, 100.0), a_fill(-5, 50.0, ticker="MSFT")])
+    found = Book([a_fill(10, 100.0), a_fill(-5, 50.0, ticker="MSFT")])
     assert {t: p.quantity for t, p in found.positions.items()} == {"AAPL": 10, "MSFT": -5}
 
 
 def test_exposure_adds_longs_and_shorts() -> None:
-    assert book([a_fill(10, 100.0), a_fill(-5, 50.0, ticker="MSFT")]).exposure_usd == 1_250.0
+    assert Book([a_fill(10, 100.0), a_fill(-5, 50.0, ticker="MSFT")]).exposure_usd == 1_250.0
+
+
+def test_exposure_counts_what_opening_orders_may_still_add() -> None:
+    fills = [a_fill(4, 100.0, working=6), a_fill(0, 50.0, ticker="MSFT", working=-5)]
+    assert Book(fills).exposure_usd == 1_250.0
+
+
+def test_exposure_leaves_out_what_closing_orders_may_still_take() -> None:
+    fills = [a_fill(10, 100.0), a_fill(0, 100.0, intent=CLOSE, working=-10)]
+    assert Book(fills).exposure_usd == 1_000.0
+
+
+def test_tickers_are_those_that_are_held_or_that_an_opening_order_may_add() -> None:
+    fills = [
+        a_fill(10),
+        a_fill(0, ticker="MSFT", working=10),
+        a_fill(0, ticker="NVDA", intent=CLOSE, working=-10),
+    ]
+    assert Book(fills).tickers == {"AAPL", "MSFT"}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("filled", "working", "left"), [(0, 10, 0), (0, 4, 6), (3, 4, 3)])
+def test_held_is_less_what_works_against_it(
+    sign: int, filled: int, working: int, left: int
+) -> None:
+    closing = a_fill(-sign * filled, intent=CLOSE, working=-sign * working)
+    assert Book([a_fill(sign * 10), closing]).held("AAPL") == sign * left
+
+
+@pytest.mark.parametrize(
+    "working", [a_fill(0, working=5), a_fill(0, ticker="MSFT", intent=CLOSE, working=-10)]
+)
+def test_held_does_not_count_what_works_in_its_favour_or_on_another_ticker(working: Fill) -> None:
+    assert Book([a_fill(10), working]).held("AAPL") == 10
+
+
+def test_held_is_less_what_an_opening_order_of_the_other_side_may_take() -> None:
+    assert Book([a_fill(10), a_fill(0, working=-4)]).held("AAPL") == 6
+
+
+@pytest.mark.parametrize("working", [{"working": 10}, {"working": -10, "intent": CLOSE}], ids=str)
+def test_nothing_is_held_by_an_order_that_only_works(working: dict[str, Any]) -> None:
+    assert Book([a_fill(0, **working)]).held("AAPL") == 0
+
+
+def test_a_fill_of_nothing_opens_no_position() -> None:
+    found = Book([a_fill(0, working=10)])
+    assert (found.positions, found.realised_usd) == ({}, {})
+
+
+def test_a_fill_of_nothing_leaves_the_position_as_it_is() -> None:
+    fills = [a_fill(10, 100.0), a_fill(0, 150.0, at=NOON + MINUTE, working=5, stop_price=1.0)]
+    assert Book(fills).positions == Book(fills[:1]).positions
+
+
+def test_what_was_filled_completely_works_no_more() -> None:
+    assert Book([a_fill(10), a_fill(4, working=6)]).working == [a_fill(4, working=6)]
+
+
+def test_executions_that_open_are_counted_by_ticker_and_session() -> None:
+    found = Book(
+        [
+            a_fill(10),
+            a_fill(0, working=10),
+            a_fill(0, working=10),
+            a_fill(-10, intent=CLOSE),
+            a_fill(10, session_date=NEXT_DAY),
+            a_fill(10, ticker="MSFT"),
+        ]
+    )
+    assert found.opened == {("AAPL", DAY): 3, ("AAPL", NEXT_DAY): 1, ("MSFT", DAY): 1}
+
+
+@pytest.mark.parametrize("last", [{"intent": CLOSE}, {"quantity": 0, "working": 1}], ids=str)
+def test_a_ticker_was_traded_when_its_last_fill_came_or_was_asked_for(last: dict[str, Any]) -> None:
+    later = replace(a_fill(-10, at=NOON + MINUTE), **last)
+    found = Book([a_fill(10), a_fill(10, ticker="MSFT"), later])
+    assert found.traded_at == {"AAPL": NOON + MINUTE, "MSFT": NOON}
+
+
+def test_a_ticker_that_was_never_traded_has_no_time() -> None:
+    assert Book([a_fill(10)]).traded_at.get("MSFT") is None
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-50, 50),
+            st.integers(-50, 50),
+            st.sampled_from(["open", "close"]),
+            st.sampled_from(["AAPL", "MSFT"]),
+        ),
+        max_size=8,
+    )
+)
+def test_a_book_that_is_told_one_by_one_is_that_of_all_at_once(
+    told: list[tuple[int, int, str, str]],
+) -> None:
+    fills = [a_fill(q, 100.0, working=w, intent=i, ticker=t) for q, w, i, t in told]
+    grown = Book()
+    for fill in fills:
+        grown.add(fill)
+    assert vars(grown) == vars(Book(fills))
+
+
+def test_session_pnl_when_an_order_only_works_then_needs_no_mark() -> None:
+    assert Book([a_fill(0, working=10)]).session_pnl(DAY, {}) == 0.0
 
 
 def test_session_pnl_adds_realised_and_marked() -> None:
-    found = book([a_fill(10, 100.0), a_fill(-4, 130.0), a_fill(-5, 50.0, ticker="MSFT")])
+    found = Book([a_fill(10, 100.0), a_fill(-4, 130.0), a_fill(-5, 50.0, ticker="MSFT")])
     assert found.session_pnl(DAY, {"AAPL": 110.0, "MSFT": 60.0}) == 120 + 60 - 50
 
 
 def test_session_pnl_leaves_out_what_other_sessions_realised() -> None:
-    found = book([a_fill(10, 100.0), a_fill(-10, 130.0)])
+    found = Book([a_fill(10, 100.0), a_fill(-10, 130.0)])
     assert found.session_pnl(NEXT_DAY, {}) == 0.0
 
 
 def test_session_pnl_when_a_mark_is_missing_then_unknown() -> None:
-    found = book([a_fill(10, 100.0), a_fill(-5, 50.0, ticker="MSFT")])
+    found = Book([a_fill(10, 100.0), a_fill(-5, 50.0, ticker="MSFT")])
     assert found.session_pnl(DAY, {"AAPL": 110.0}) is None
 
 
@@ -341,7 +451,7 @@ def test_session_pnl_when_a_mark_is_missing_then_unknown() -> None:
     )
 )
 def test_profit_of_the_book_is_money_in_minus_money_out(trades: list[tuple[int, float]]) -> None:
-    found = book([a_fill(quantity, price) for quantity, price in trades])
+    found = Book([a_fill(quantity, price) for quantity, price in trades])
     cash = -sum(quantity * price for quantity, price in trades)
     value = 100.0 * sum(quantity for quantity, _ in trades)
     assert found.session_pnl(DAY, {"AAPL": 100.0}) == pytest.approx(cash + value, abs=1e-6)

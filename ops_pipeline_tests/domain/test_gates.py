@@ -1,12 +1,16 @@
+import json
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
+from fractions import Fraction
 from math import inf, nan
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ops_pipeline.domain.dispatch import decide
 from ops_pipeline.domain.gates import (
     ACTIVE,
     CLOSE,
@@ -15,8 +19,10 @@ from ops_pipeline.domain.gates import (
     NOT_ASKED,
     OPEN,
     REDUCING,
+    Gate,
     GateResult,
     Snapshot,
+    as_document,
     evaluate,
 )
 from ops_pipeline.domain.session import Session
@@ -67,6 +73,37 @@ READS = [
     ("action_allowed", "action"),
     ("action_allowed", "instrument_type"),
 ]
+
+
+class Explosive:
+    """What can be asked for its type, and not be used: compared, converted or told."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":
+            return Explosive
+        raise ZeroDivisionError
+
+    def _raise(self, *_: object) -> Any:
+        raise ZeroDivisionError
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __hash__ = _raise
+    __add__ = __radd__ = __sub__ = __rsub__ = __or__ = __ror__ = __neg__ = _raise
+    __int__ = __float__ = __index__ = __str__ = __format__ = __iter__ = __len__ = _raise
+
+
+class Nowhere(tzinfo):
+    """A zone that does not know its offset: a time in it is naive all the same."""
+
+    def utcoffset(self, _: datetime | None) -> None:
+        return None
+
+    def tzname(self, _: datetime | None) -> None:
+        return None
+
+    def dst(self, _: datetime | None) -> None:
+        return None
+
+
 WRONG: list[Any] = [
     None,
     nan,
@@ -82,7 +119,15 @@ WRONG: list[Any] = [
     b"BUY",
     1 + 2j,
     NOON.replace(tzinfo=None),
+    NOON.replace(tzinfo=Nowhere()),
+    NOON - timedelta(days=1),
     NOON + timedelta(days=1),
+    NOON.date(),
+    10**400,
+    Decimal("0.8"),
+    Decimal("NaN"),
+    Fraction(1, 2),
+    object(),
 ]
 # Of those, what a field may hold all the same.
 FINE: dict[str, tuple[Any, ...]] = {
@@ -215,9 +260,14 @@ def test_a_gate_when_its_input_is_missing_then_refuses(name: str, field: str) ->
 
 @pytest.mark.parametrize(("name", "field"), READS)
 def test_a_gate_when_its_input_is_wrong_then_refuses(name: str, field: str) -> None:
-    wrong = [value for value in WRONG if not any(value is fine for fine in FINE.get(field, ()))]
-    passed = [v for v in wrong if answer(name, a_cooled_snapshot(), **{field: v}).passed]
-    assert passed == []
+    fine = FINE.get(field, ())
+    wrong = [value for value in WRONG if not any(value is each for each in fine)]
+    wrong.append(Explosive())
+    answers = [answer(name, a_cooled_snapshot(), **{field: value}) for value in wrong]
+    assert len(answers) > 20
+    assert {each.code for each in answers if each.passed} == set()
+    own = {f"{name}.{code}" for gate, _, code in REFUSING if gate == name}
+    assert {each.code for each in answers} <= own | {f"{name}.unknown"}
 
 
 @pytest.mark.parametrize("has_executed", [True, None])
@@ -244,7 +294,7 @@ def test_no_gate_passes_by_a_value_of_the_wrong_kind(read: tuple[str, str], wron
 @pytest.mark.parametrize("field", [f.name for f in fields(Snapshot) if f.name != "intent"])
 def test_a_wrong_input_leaves_the_gates_that_do_not_read_it_alone(field: str) -> None:
     readers = {name for name, read in READS if read == field}
-    for wrong in WRONG:
+    for wrong in (*WRONG, Explosive()):
         results = evaluate(replace(a_cooled_snapshot(), **{field: wrong}), CONFIG)
         assert {result.gate for result in results if not result.passed} <= readers
 
@@ -380,7 +430,7 @@ def test_ticker_cooldown_when_nothing_was_executed_then_needs_no_time() -> None:
 
 def a_wild_snapshot() -> st.SearchStrategy[Snapshot]:
     """Snapshots of right, wrong and extreme values, as they may meet."""
-    odd = st.sampled_from(WRONG)
+    odd = st.sampled_from(WRONG) | st.builds(Explosive)
     number = st.floats() | odd
     instant = st.sampled_from([NOON, at(0), at(380), at(390)]) | odd
     return st.builds(
@@ -418,3 +468,111 @@ def test_codes_and_reasons_hold_no_numbers(snapshot: Snapshot) -> None:
 @given(snapshot=a_wild_snapshot())
 def test_every_gate_answers_whatever_it_is_asked(snapshot: Snapshot) -> None:
     assert [result.gate for result in evaluate(snapshot, CONFIG)] == [gate.name for gate in GATES]
+
+
+def anything() -> st.SearchStrategy[Any]:
+    """Whatever a field might hold by mistake."""
+    plain = (
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
+        | st.binary()
+        | st.complex_numbers()
+        | st.decimals()
+        | st.datetimes()
+        | st.datetimes(timezones=st.just(UTC))
+        | st.dates()
+        | st.timedeltas()
+        | st.sampled_from([SESSION, HALF_DAY, *WRONG])
+        | st.builds(Explosive)
+    )
+    hashable = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+    return plain | st.lists(plain, max_size=2) | st.frozensets(hashable, max_size=3)
+
+
+def any_snapshot() -> st.SearchStrategy[Snapshot]:
+    """A snapshot of which a part, or all, is junk; what comes from the queue is text at least."""
+    junk = anything()
+    names = {field.name for field in fields(Snapshot)} - {"ticker", "intent"}
+    return st.builds(
+        lambda ticker, intent, changes: a_cooled_snapshot(ticker=ticker, intent=intent, **changes),
+        st.text(),
+        st.sampled_from([OPEN, CLOSE, ""]),
+        st.dictionaries(st.sampled_from(sorted(names)), junk),
+    )
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(snapshot=any_snapshot())
+def test_every_snapshot_has_a_document_that_is_json(snapshot: Snapshot) -> None:
+    document = as_document(snapshot)
+    assert set(document) == {field.name for field in fields(Snapshot)}
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(snapshot=any_snapshot())
+def test_what_the_gates_say_of_a_snapshot_is_json_and_no_junk_passes_them_all(
+    snapshot: Snapshot,
+) -> None:
+    decision = decide(evaluate(snapshot, CONFIG))
+    json.dumps(decision.gates, allow_nan=False)
+    if decision.passed:
+        assert isinstance(snapshot.now, datetime)
+        assert snapshot.trading_state == ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (nan, "nan"),
+        (-inf, "-inf"),
+        (0.1, 0.1),
+        (None, None),
+        (True, True),
+        (NOON, "2025-02-12T17:00:00+00:00"),
+        (frozenset({"MSFT", "AAPL"}), ["AAPL", "MSFT"]),
+        (b"BUY", "a bytes"),
+        ([1], "a list"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_document_tells_what_is_no_value_as_its_type(value: object, told: object) -> None:
+    assert as_document(a_snapshot(confidence=value))["confidence"] == told
+
+
+def test_a_document_tells_of_what_cannot_be_used_no_more_than_its_type() -> None:
+    assert as_document(a_snapshot(confidence=Explosive()))["confidence"] == "a Explosive"
+
+
+def test_a_document_tells_the_session_by_its_bounds() -> None:
+    assert as_document(a_snapshot())["session"] == {
+        "day": "2025-02-12",
+        "opens_at": "2025-02-12T14:30:00+00:00",
+        "closes_at": "2025-02-12T21:00:00+00:00",
+    }
+
+
+class Watched:
+    """Settings that remember which of them were asked for."""
+
+    def __init__(self, config: DispatcherConfig) -> None:
+        self.config = config
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        derived = getattr(DispatcherConfig, name, None)
+        if isinstance(derived, property) and derived.fget:
+            return derived.fget(self)
+        self.read.add(name)
+        return getattr(self.config, name)
+
+
+@pytest.mark.parametrize("gate", GATES, ids=NAMES)
+def test_a_gate_names_the_settings_that_it_reads(gate: Gate) -> None:
+    asked = Watched(CONFIG)
+    for snapshot in (a_snapshot(), a_snapshot(action="SELL"), a_snapshot(intent=CLOSE)):
+        gate.rule(snapshot, asked)  # type: ignore[arg-type]
+    assert asked.read == set(gate.reads)

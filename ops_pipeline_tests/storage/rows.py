@@ -1,14 +1,16 @@
 """Rows of the queue and of the ledger, with one override each."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
 from ops_pipeline.domain.thresholds import DispatcherConfig
+from ops_pipeline.domain.values import Recommendation
 from ops_pipeline.storage import dispatch
+from ops_pipeline.storage.execution import ALPACA_PAPER
 from ops_pipeline_tests.builders import DAY, NOON
 
 TS = NOON + timedelta(seconds=80)
@@ -87,10 +89,55 @@ def put_execution(connection: Connection, recommendation_id: int, **changes: Any
     return insert(connection, "dispatch_executions", "execution_id", **row)
 
 
+def put_executed(connection: Connection, **changes: Any) -> int:
+    """A recommendation to buy AAPL that was simulated, with its execution; gives its id."""
+    asked = {name: changes[name] for name in ("ticker", "intent") if name in changes}
+    asked |= {name: changes.pop(name) for name in ("minute", "ts", "action") if name in changes}
+    closed = {"status": "SIMULATED", "claim_epoch": 1, "processed_at": TS} | asked
+    if changes.get("execution_mode") == ALPACA_PAPER:
+        closed["status"] = "EXECUTED"
+    number = put_recommendation(connection, **closed)
+    put_execution(connection, number, **changes)
+    return number
+
+
+def put_order(connection: Connection, **changes: Any) -> int:
+    """An order to buy ten shares of AAPL, ready, with its execution; gives the id of both."""
+    shared = {key: changes[key] for key in ("ticker", "intent", "side", "qty") if key in changes}
+    alone = ("minute", "session_date", "simulated_ts", "entry_price")
+    moved = {key: changes.pop(key) for key in alone if key in changes}
+    number = put_executed(connection, execution_mode=ALPACA_PAPER, **(shared | moved))
+    row = {
+        "recommendation_id": number,
+        "client_order_id": f"op1-{number:032}",
+        "account": "paper",
+        "ticker": "AAPL",
+        "intent": "open",
+        "side": "buy",
+        "qty": 10,
+        "expires_at": TS + timedelta(seconds=300),
+        "decided_at": TS,
+    } | changes
+    return int(insert(connection, "order_intents", "recommendation_id", **row))
+
+
+def ago(connection: Connection, seconds: float) -> datetime:
+    """An instant of the server's clock, so long before now."""
+    statement = "select clock_timestamp() - make_interval(secs => :seconds)"
+    found: datetime = one(connection, statement, seconds=seconds)
+    return found
+
+
 def claim(connection: Connection, run_id: UUID, limit: int = 1_000) -> dict[int, int]:
     """Claim what waits at the time of the rows above."""
     config = CONFIG.model_copy(update={"max_signals_per_run": limit})
     return dispatch.claim(connection, run_id, TS, config)
+
+
+def take(connection: Connection) -> Recommendation:
+    """The only row that waits, claimed."""
+    claims = claim(connection, put_run(connection))
+    return dispatch.owned(connection, claims)[0].recommendation
 
 
 def one(connection: Connection, statement: str, **parameters: Any) -> Any:
@@ -116,7 +163,7 @@ def status_of(connection: Connection, recommendation_id: int) -> str:
 
 def end_lease(connection: Connection) -> None:
     """Let every lease run out, as only time can: the guard refuses any change that is no move."""
-    connection.execute(text("alter table dispatch_recommendations disable trigger user"))
+    connection.execute(text("set local session_replication_role = replica"))
     connection.execute(
         text(
             "update dispatch_recommendations"
@@ -124,4 +171,4 @@ def end_lease(connection: Connection) -> None:
             " where status = 'PROCESSING'"
         )
     )
-    connection.execute(text("alter table dispatch_recommendations enable trigger user"))
+    connection.execute(text("set local session_replication_role = origin"))

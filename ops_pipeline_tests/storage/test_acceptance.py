@@ -9,7 +9,14 @@ from ops_pipeline.domain.acceptance import NAMES, Level, Ranges, Verdict
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.storage import acceptance, dispatch
 from ops_pipeline_tests.builders import DAY, OPENS_AT, at
-from ops_pipeline_tests.storage.rows import TS, claim, put_execution, put_recommendation, put_run
+from ops_pipeline_tests.storage.rows import (
+    TS,
+    claim,
+    put_executed,
+    put_execution,
+    put_recommendation,
+    put_run,
+)
 
 NIGHT = OPENS_AT + timedelta(hours=10)
 YESTERDAY = OPENS_AT - timedelta(days=1)
@@ -22,14 +29,19 @@ def finish(connection: Connection, started_at: datetime, finished_at: datetime |
         {"at": started_at, "id": run_id},
     )
     if finished_at:
-        dispatch.finish_run(connection, run_id, finished_at, pulled=0, released=0, expired=0)
+        dispatch.finish_run(connection, run_id, finished_at, released=0, expired=0)
 
 
 def execute(connection: Connection, simulated_ts: datetime, number: int = 0) -> None:
-    row = put_recommendation(connection, ticker="X", minute=at(number))
     run_id = put_run(connection)
-    dispatch.finish_run(connection, run_id, TS, pulled=0, released=0, expired=0)
-    put_execution(connection, row, simulated_ts=simulated_ts, dispatcher_run_id=run_id)
+    dispatch.finish_run(connection, run_id, TS, released=0, expired=0)
+    put_executed(
+        connection,
+        ticker="X",
+        minute=at(number),
+        simulated_ts=simulated_ts,
+        dispatcher_run_id=run_id,
+    )
 
 
 def judge(connection: Connection, calendar: Calendar, now: datetime = TS) -> dict[str, Verdict]:
@@ -42,14 +54,6 @@ def healthy(connection: Connection) -> Connection:
     finish(connection, YESTERDAY - timedelta(days=1), YESTERDAY)
     finish(connection, TS - timedelta(minutes=1), TS)
     execute(connection, TS - timedelta(minutes=5), 300)
-    connection.execute(text("alter table dispatch_recommendations disable trigger user"))
-    connection.execute(
-        text(
-            "update dispatch_recommendations set status = 'SIMULATED', processed_at = now(),"
-            " claim_epoch = 1"
-        )
-    )
-    connection.execute(text("alter table dispatch_recommendations enable trigger user"))
     return connection
 
 
@@ -82,7 +86,7 @@ def test_a_row_left_in_processing_is_a_problem(healthy: Connection, xnys: Calend
     put_recommendation(healthy)
     run_id = put_run(healthy)
     claim(healthy, run_id)
-    dispatch.finish_run(healthy, run_id, TS, pulled=1, released=0, expired=0)
+    dispatch.finish_run(healthy, run_id, TS, released=0, expired=0)
     assert abnormal(healthy, xnys) == {"backlog_state": Level.PROBLEM}
 
 
@@ -92,7 +96,7 @@ def test_a_row_that_is_stuck_for_ten_minutes_is_a_problem(
     put_recommendation(healthy)
     run_id = put_run(healthy)
     claim(healthy, run_id)
-    dispatch.finish_run(healthy, run_id, TS, pulled=1, released=0, expired=0)
+    dispatch.finish_run(healthy, run_id, TS, released=0, expired=0)
     later = TS + timedelta(minutes=10, seconds=1)
     finish(healthy, later, later)
     assert set(abnormal(healthy, xnys, later)) == {"backlog_state", "stuck_processing"}
@@ -109,7 +113,7 @@ def test_an_execution_made_twice_is_critical(healthy: Connection, xnys: Calendar
     healthy.execute(text("set constraints all deferred"))
     row = put_recommendation(healthy)
     run_id = put_run(healthy)
-    dispatch.finish_run(healthy, run_id, TS, pulled=0, released=0, expired=0)
+    dispatch.finish_run(healthy, run_id, TS, released=0, expired=0)
     for _ in range(2):
         put_execution(healthy, row, dispatcher_run_id=run_id)
     assert abnormal(healthy, xnys) == {"duplicate_executions": Level.CRITICAL}
@@ -136,13 +140,6 @@ def test_more_than_two_hundred_executions_a_day_are_a_problem(
 ) -> None:
     for n in range(200):
         execute(healthy, TS, n)
-    healthy.execute(text("alter table dispatch_recommendations disable trigger user"))
-    healthy.execute(
-        text(
-            "update dispatch_recommendations set status = 'SIMULATED', processed_at = now()"
-            " where status = 'PENDING'"
-        )
-    )
     assert abnormal(healthy, xnys) == {"execution_volume": Level.PROBLEM}
 
 

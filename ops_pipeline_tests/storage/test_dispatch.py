@@ -1,22 +1,25 @@
 """The queue: who may take a row, who may close it, and what nobody may do."""
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ops_pipeline.domain.dispatch import TRANSITIONS, Decision, Status
-from ops_pipeline.domain.execution import Order
 from ops_pipeline.domain.values import Recommendation
-from ops_pipeline.storage import dispatch, execution
-from ops_pipeline.storage.dispatch import FenceLost
-from ops_pipeline.storage.execution import Execution
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage import dispatch, orders
+from ops_pipeline.storage.dispatch import Closed, FenceLost
+from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.queries import texts
 from ops_pipeline_tests.builders import DAY, NOON, at
+from ops_pipeline_tests.storage.clones import clone
 from ops_pipeline_tests.storage.rows import (
     CONFIG,
     TS,
@@ -24,10 +27,12 @@ from ops_pipeline_tests.storage.rows import (
     end_lease,
     one,
     put_execution,
+    put_order,
     put_recommendation,
     put_run,
     rows,
     status_of,
+    take,
 )
 
 PASSED = Decision(passed=True, failure_reason=None, gates={"confidence": {"passed": True}})
@@ -37,7 +42,7 @@ PAIRS = [(before, after) for before in Status for after in Status]
 COLUMNS = {
     Status.PENDING: "lease_until = null, processed_at = null",
     Status.PROCESSING: "lease_until = now() + interval '1 minute', processed_at = null,"
-    " claim_epoch = claim_epoch + 1",
+    " claim_epoch = claim_epoch + 1, claimed_at = now(), dispatcher_run_id = :run_id",
     Status.SIMULATED: "lease_until = null, processed_at = now()",
     Status.EXECUTED: "lease_until = null, processed_at = now()",
     Status.SKIPPED: "lease_until = null, processed_at = now(), failure_reason = 'why'",
@@ -46,13 +51,17 @@ COLUMNS = {
 
 
 EXECUTED = (Status.SIMULATED, Status.EXECUTED)
+PENDING = "dispatch_recommendations_pending"
 # What is checked at a commit is checked now.
 AT_COMMIT = text("set constraints all immediate")
 
 
 def move(connection: Connection, row: int, to: Status) -> None:
+    known = {"id": row}
+    if to is Status.PROCESSING:
+        known["run_id"] = put_run(connection)
     statement = f"update dispatch_recommendations set status = '{to}', {COLUMNS[to]}"
-    connection.execute(text(f"{statement} where id = :id"), {"id": row})
+    connection.execute(text(f"{statement} where id = :id"), known)
 
 
 def put_in(connection: Connection, status: Status) -> int:
@@ -64,10 +73,14 @@ def put_in(connection: Connection, status: Status) -> int:
     return row
 
 
-def take(connection: Connection) -> Recommendation:
-    """The only row that waits, claimed."""
-    claims = claim(connection, put_run(connection))
-    return dispatch.owned(connection, claims)[0].recommendation
+def close(
+    connection: Connection,
+    held: Recommendation,
+    status: Status = Status.SKIPPED,
+    decision: Decision = REFUSED,
+    snapshot: Mapping[str, Any] | None = None,
+) -> None:
+    dispatch.finish(connection, [Closed(held, status, decision, snapshot)], TS)
 
 
 def everything(connection: Connection) -> list[tuple[Any, ...]]:
@@ -178,6 +191,22 @@ def test_a_row_expires_at_its_instant(connection: Connection) -> None:
     assert found == [(old, "expired", TS)]
 
 
+def test_of_what_is_too_old_no_more_than_so_much_expires_at_once_and_the_oldest_first(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "EXPIRED_AT_ONCE", 2)
+    ids = [
+        put_recommendation(connection, minute=at(n), ts=TS - timedelta(minutes=age))
+        for n, age in enumerate([20, 40, 30, 50, 1])
+    ]
+    left = []
+    for expected in (2, 2, 0):
+        assert dispatch.expire(connection, TS) == expected
+        found = "select id from dispatch_recommendations where status = 'PENDING' order by id"
+        left.append([ids.index(row[0]) for row in rows(connection, found)])
+    assert left == [[0, 2, 4], [4], [4]]
+
+
 def test_a_row_that_is_worked_on_does_not_expire(connection: Connection) -> None:
     put_recommendation(connection)
     claim(connection, put_run(connection))
@@ -238,7 +267,7 @@ def test_the_database_refuses_a_claim_whose_epoch_is_not_the_next(
 
 def test_a_finished_row_has_its_gates_and_no_lease(connection: Connection) -> None:
     put_recommendation(connection)
-    dispatch.finish(connection, take(connection), Status.SKIPPED, REFUSED, TS)
+    close(connection, take(connection))
     found = rows(
         connection,
         "select status, failure_reason, risk_gate_json, processed_at, lease_until"
@@ -256,7 +285,7 @@ def test_a_stale_claim_finishes_nothing(connection: Connection) -> None:
     before = everything(connection)
     assert current.claim_epoch == stale.claim_epoch + 1
     with pytest.raises(FenceLost):
-        dispatch.finish(connection, stale, Status.SIMULATED, PASSED, TS)
+        close(connection, stale, Status.SIMULATED, PASSED)
     assert everything(connection) == before
 
 
@@ -267,16 +296,99 @@ def test_a_claim_that_was_given_back_finishes_nothing(connection: Connection) ->
     dispatch.release_stuck(connection)
     before = everything(connection)
     with pytest.raises(FenceLost):
-        dispatch.finish(connection, stale, Status.SKIPPED, REFUSED, TS)
+        close(connection, stale)
     assert everything(connection) == before
 
 
 def test_a_claim_finishes_once(connection: Connection) -> None:
     put_recommendation(connection)
     held = take(connection)
-    dispatch.finish(connection, held, Status.SKIPPED, REFUSED, TS)
+    close(connection, held)
     with pytest.raises(FenceLost):
-        dispatch.finish(connection, held, Status.SIMULATED, PASSED, TS)
+        close(connection, held, Status.SIMULATED, PASSED)
+
+
+def test_each_row_that_finishes_has_its_own_end(connection: Connection) -> None:
+    first, second = (put_recommendation(connection, ticker=ticker) for ticker in ("A", "B"))
+    claims = claim(connection, put_run(connection))
+    held = {o.recommendation.id: o.recommendation for o in dispatch.owned(connection, claims)}
+    ends = [
+        Closed(held[second], Status.SIMULATED, PASSED, {"n": 2}),
+        Closed(held[first], Status.SKIPPED, REFUSED, None),
+    ]
+    dispatch.finish(connection, ends, TS)
+    found = rows(
+        connection,
+        "select id, status, failure_reason, risk_gate_json, snapshot_json"
+        " from dispatch_recommendations order by id",
+    )
+    assert found == [
+        (first, "SKIPPED", REFUSED.failure_reason, {}, None),
+        (second, "SIMULATED", None, PASSED.gates, {"n": 2}),
+    ]
+
+
+def test_no_row_finishes_when_one_of_them_changed_hands(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for ticker in ("A", "B"):
+            put_recommendation(connection, ticker=ticker)
+        claims = claim(connection, put_run(connection))
+    with engine.begin() as connection:
+        held = [owned.recommendation for owned in dispatch.owned(connection, claims)]
+        held[0] = replace(held[0], claim_epoch=2)
+    ends = [Closed(each, Status.SKIPPED, REFUSED, None) for each in held]
+    with pytest.raises(FenceLost, match="1 of 2 recommendations"), engine.begin() as connection:
+        dispatch.finish(connection, ends, TS)
+    with engine.begin() as connection:
+        assert dispatch.status_counts(connection) == {"PROCESSING": 2}
+
+
+def test_nothing_to_finish_is_nothing(connection: Connection) -> None:
+    dispatch.finish(connection, [], TS)
+    assert everything(connection) == []
+
+
+def test_a_row_keeps_what_it_was_decided_on(connection: Connection) -> None:
+    known = {"exposure_usd": 1 / 3, "session_pnl_usd": None, "open_tickers": ["AAPL"]}
+    put_recommendation(connection)
+    close(connection, take(connection), snapshot=known)
+    assert one(connection, "select snapshot_json from dispatch_recommendations") == known
+
+
+def test_what_a_row_was_decided_on_never_changes(connection: Connection) -> None:
+    put_recommendation(connection)
+    close(connection, take(connection), snapshot={"exposure_usd": 1.0})
+    with pytest.raises(DBAPIError, match="may not go from SKIPPED to SKIPPED"):
+        connection.execute(text("update dispatch_recommendations set snapshot_json = '{}'"))
+
+
+def test_a_nan_never_enters_what_a_row_was_decided_on(connection: Connection) -> None:
+    put_recommendation(connection)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        close(connection, take(connection), snapshot={"exposure_usd": float("nan")})
+
+
+FACTS = {
+    "ts": "ts - interval '1 second'",
+    "ticker": "'MSFT'",
+    "minute": "minute - interval '1 minute'",
+    "action": "'SELL'",
+    "intent": "'close'",
+    "confidence": "0.81",
+    "expires_at": "expires_at + interval '1 second'",
+}
+
+
+@pytest.mark.parametrize("to", [Status.PROCESSING, Status.SKIPPED])
+@pytest.mark.parametrize("column", FACTS)
+def test_what_was_recommended_does_not_change_with_a_move(
+    connection: Connection, column: str, to: Status
+) -> None:
+    row = put_recommendation(connection, features_snapshot=None)
+    change = f"status = '{to}', {COLUMNS[to]}, {column} = {FACTS[column]}"
+    known = {"run_id": put_run(connection)} if to is Status.PROCESSING else {}
+    with pytest.raises(DBAPIError, match=f"recommendation {row} was made, and does not change"):
+        connection.execute(text(f"update dispatch_recommendations set {change}"), known)
 
 
 def test_a_stale_claim_owns_nothing(connection: Connection) -> None:
@@ -351,7 +463,7 @@ def test_the_ledger_is_only_added_to(connection: Connection, statement: str) -> 
         connection.execute(text(statement))
 
 
-@pytest.mark.parametrize("status", [Status.SIMULATED, Status.EXECUTED])
+@pytest.mark.parametrize("status", EXECUTED)
 def test_a_row_is_not_closed_as_executed_without_an_execution(
     connection: Connection, status: Status
 ) -> None:
@@ -371,17 +483,27 @@ def test_a_row_that_was_not_executed_has_no_execution(
         connection.execute(AT_COMMIT)
 
 
+@pytest.mark.parametrize("status", [Status.SKIPPED, Status.FAILED])
+def test_a_row_that_was_closed_without_an_execution_gets_none_later(
+    engine: Engine, status: Status
+) -> None:
+    with engine.begin() as connection:
+        row = put_in(connection, status)
+    words = f"is {status.value} and has an execution"
+    with pytest.raises(IntegrityError, match=words), engine.begin() as connection:
+        put_execution(connection, row)
+    with engine.begin() as connection:
+        assert one(connection, "select count(*) from dispatch_executions") == 0
+
+
 def test_an_execution_of_another_claim_is_refused(connection: Connection) -> None:
     put_execution(connection, put_in(connection, Status.SIMULATED), claim_epoch=2)
     with pytest.raises(IntegrityError, match="closed under claim 1, and executed under 2"):
         connection.execute(AT_COMMIT)
 
 
-@pytest.mark.parametrize("status", EXECUTED)
-def test_an_execution_under_the_claim_that_closed_its_row_stands(
-    connection: Connection, status: Status
-) -> None:
-    put_execution(connection, put_in(connection, status))
+def test_an_execution_under_the_claim_that_closed_its_row_stands(connection: Connection) -> None:
+    put_execution(connection, put_in(connection, Status.SIMULATED))
     connection.execute(AT_COMMIT)
 
 
@@ -395,6 +517,18 @@ def test_the_two_may_be_written_in_either_order(connection: Connection, order: i
     for step in steps[::order]:
         step()
     connection.execute(AT_COMMIT)
+
+
+@pytest.mark.parametrize("statement", ["delete from {}", "truncate {} cascade"])
+@pytest.mark.parametrize(
+    "table", ["dispatch_recommendations", "dispatcher_runs", "dispatch_attempts"]
+)
+def test_neither_the_queue_nor_its_runs_nor_their_attempts_are_ever_deleted(
+    connection: Connection, table: str, statement: str
+) -> None:
+    put_in(connection, Status.SKIPPED)
+    with pytest.raises(DBAPIError, match="is a ledger: rows are only added"):
+        connection.execute(text(statement.format(table)))
 
 
 def test_a_recommendation_is_executed_once(connection: Connection) -> None:
@@ -416,6 +550,7 @@ def test_a_recommendation_is_executed_once(connection: Connection) -> None:
         {"notional": -1.0},
         {"side": "hold"},
         {"execution_mode": "LIVE"},
+        {"execution_mode": "ALPACA"},
         {"sim_json": "{}"},
         {"sim_json": '{"bar_used": {"timestamp": null}}'},
         {"account": "real"},
@@ -441,8 +576,12 @@ def test_the_ledger_refuses_what_is_no_execution(
         {"confidence": 1.1},
         {"confidence": -0.1},
         {"expires_at": TS},
+        {"expires_at": TS + timedelta(hours=1, microseconds=1)},
         {"status": "DONE"},
         {"status": "PROCESSING"},
+        {"status": "PROCESSING", "lease_until": TS},
+        {"status": "PROCESSING", "lease_until": TS, "claimed_at": TS},
+        {"status": "PROCESSING", "lease_until": TS, "dispatcher_run_id": UUID(int=1)},
         {"status": "SKIPPED"},
     ],
     ids=str,
@@ -452,6 +591,12 @@ def test_the_queue_refuses_what_is_no_recommendation(
 ) -> None:
     with pytest.raises(IntegrityError, match="violates check constraint"):
         put_recommendation(connection, **changes)
+
+
+def test_a_recommendation_may_live_for_an_hour(connection: Connection) -> None:
+    put_recommendation(connection, expires_at=TS + timedelta(hours=1))
+    last = TS + timedelta(minutes=59, seconds=59)
+    assert len(dispatch.claim(connection, put_run(connection), last, CONFIG)) == 1
 
 
 def test_a_minute_recommends_a_ticker_once_for_each_intent(connection: Connection) -> None:
@@ -498,7 +643,7 @@ def test_an_exit_that_was_refused_is_proposed_again_in_the_next_minute(
     connection: Connection,
 ) -> None:
     propose(connection)
-    dispatch.finish(connection, take(connection), Status.SKIPPED, REFUSED, TS)
+    close(connection, take(connection))
     assert not propose(connection)
     assert propose(connection, minute=NOON + timedelta(minutes=1))
 
@@ -525,10 +670,10 @@ def test_a_run_counts_what_it_closed(connection: Connection) -> None:
         claims = claim(connection, run_id)
         held = dispatch.owned(connection, claims)[0].recommendation
         decision = REFUSED if status in ("SKIPPED", "FAILED") else PASSED
-        dispatch.finish(connection, held, Status(status), decision, TS)
+        close(connection, held, Status(status), decision)
     put_recommendation(connection, minute=at(9))
-    dispatch.finish(connection, take(connection), Status.SKIPPED, REFUSED, TS)
-    dispatch.finish_run(connection, run_id, TS, pulled=6, released=2, expired=3)
+    close(connection, take(connection))
+    dispatch.finish_run(connection, run_id, TS, released=2, expired=3)
     found = rows(
         connection,
         "select finished_at, outcome, pulled_count, processed_count, simulated_count,"
@@ -536,20 +681,45 @@ def test_a_run_counts_what_it_closed(connection: Connection) -> None:
         " from dispatcher_runs where run_id = :run_id",
         run_id=run_id,
     )
-    assert found == [(TS, "FINISHED", 6, 5, 3, 1, 1, 1, 2, 3)]
+    assert found == [(TS, "FINISHED", 5, 5, 3, 1, 1, 1, 2, 3)]
 
 
 def test_a_run_is_finished_once(connection: Connection) -> None:
     run_id = put_run(connection)
-    for finished_at in (TS, TS + timedelta(hours=1)):
-        dispatch.finish_run(connection, run_id, finished_at, pulled=0, released=0, expired=0)
+    dispatch.finish_run(connection, run_id, TS, released=0, expired=0)
+    with pytest.raises(FenceLost, match="closed already"):
+        dispatch.finish_run(connection, run_id, TS + timedelta(hours=1), released=0, expired=0)
     assert one(connection, "select finished_at from dispatcher_runs") == TS
+
+
+def test_a_run_that_was_given_up_for_dead_does_not_finish(connection: Connection) -> None:
+    run_id = put_run(connection)
+    connection.execute(text("update dispatcher_runs set written_at = now() - interval '1 day'"))
+    dispatch.abandon_runs(connection, NOON)
+    with pytest.raises(FenceLost, match="closed already"):
+        dispatch.finish_run(connection, run_id, TS, released=0, expired=0)
+    assert one(connection, "select outcome from dispatcher_runs") == "ABANDONED"
 
 
 def test_a_run_keeps_every_setting_in_force(connection: Connection) -> None:
     put_run(connection)
     found = rows(connection, "select run_config_json, config_hash from dispatcher_runs")
     assert found == [(CONFIG.document(), CONFIG.fingerprint())]
+
+
+def test_a_run_keeps_what_it_found_the_world_to_be_like(connection: Connection) -> None:
+    known = {"trading_state": "ACTIVE", "quarantined": ["AAPL"]}
+    dispatch.insert_run(
+        connection,
+        uuid4(),
+        TS,
+        CONFIG,
+        mode="replay",
+        code_version="test",
+        orchestrator_run_id="",
+        summary=known,
+    )
+    assert one(connection, "select run_summary_json from dispatcher_runs") == known
 
 
 def test_a_run_whose_process_is_gone_is_abandoned_when_that_is_seen(
@@ -569,7 +739,7 @@ def test_a_run_whose_process_is_gone_is_abandoned_when_that_is_seen(
 
 
 def test_a_finished_run_is_never_abandoned(connection: Connection) -> None:
-    dispatch.finish_run(connection, put_run(connection), TS, pulled=0, released=0, expired=0)
+    dispatch.finish_run(connection, put_run(connection), TS, released=0, expired=0)
     connection.execute(text("update dispatcher_runs set written_at = now() - interval '1 day'"))
     assert dispatch.abandon_runs(connection, NOON) == 0
 
@@ -581,14 +751,25 @@ def test_statuses_are_counted(connection: Connection) -> None:
     assert dispatch.status_counts(connection) == {"PENDING": 2, "SKIPPED": 1}
 
 
-def test_the_newest_row_that_waits_is_found(connection: Connection) -> None:
-    put_recommendation(connection, ticker="A")
-    newest = put_recommendation(connection, ticker="B")
-    assert dispatch.newest_pending(connection) == (newest, 2)
+def test_an_empty_queue_is_no_work(connection: Connection) -> None:
+    assert dispatch.is_waiting(connection) is False
 
 
-def test_an_empty_queue_has_no_newest_row(connection: Connection) -> None:
-    assert dispatch.newest_pending(connection) == (None, 0)
+@pytest.mark.parametrize("status", list(Status))
+def test_only_a_row_that_waits_is_work(connection: Connection, status: Status) -> None:
+    put_in(connection, status)
+    assert dispatch.is_waiting(connection) is (status is Status.PENDING)
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_an_order_is_work_until_it_is_settled(
+    connection: Connection,
+    is_settled: bool,  # noqa: FBT001
+) -> None:
+    put_order(connection)
+    if is_settled:
+        orders.give_up_unsent(connection, TS + timedelta(days=1))
+    assert dispatch.is_waiting(connection) is not is_settled
 
 
 def test_the_newest_run_is_the_last_start(connection: Connection) -> None:
@@ -621,78 +802,64 @@ def test_whoever_decides_orders_is_alone(engine: Engine) -> None:
             dispatch.lock_account(second)
 
 
-def an_execution(held: Recommendation, connection: Connection) -> Execution:
-    return Execution(
-        recommendation=held,
-        run_id=one(connection, "select run_id from dispatcher_runs limit 1"),
-        order=Order(-10, 200.1, 199.1, 202.1),
-        at=TS,
-        session_date=DAY,
-        slippage_bps=5.0,
-        max_hold_minutes=240,
-        risk={"all_gates_passed": True},
-        simulation={"bar_used": {"timestamp": TS.isoformat()}},
+def test_an_open_row_that_the_ledger_holds_already_is_found(connection: Connection) -> None:
+    row, other = put_recommendation(connection), put_recommendation(connection, ticker="MSFT")
+    put_execution(connection, row)
+    assert dispatch.executed_already(connection, [row, other]) == [row]
+    assert dispatch.executed_already(connection, [other]) == []
+
+
+def put_history(connection: Connection, count: int, kind: str) -> None:
+    """So many rows, a second apart and the last one at TS, of which all but a few are of one kind.
+
+    The last 100 wait and are fresh; of the others, those that are closed are as old as an hour or
+    more, and those that are stale waited for days.
+    """
+    parameters = {"ts": TS, "day": DAY, "count": count, "stale": kind == "stale"}
+    connection.execute(
+        text(
+            "insert into dispatch_recommendations (ts, ticker, minute, session_date, action,"
+            " instrument_type, intent, confidence, reason, status, failure_reason, expires_at,"
+            " processed_at, available_at)"
+            " select made.ts, 'AAPL', cast(:ts as timestamptz) - n * interval '1 minute', :day,"
+            " 'BUY', 'STOCK', 'open', 0.5, '{}',"
+            " case when waits then 'PENDING' else 'SKIPPED' end,"
+            " case when not waits then 'expired' end, made.ts + interval '5 minutes',"
+            " case when not waits then now() end, made.ts"
+            " from generate_series(0, :count - 1) as n"
+            " cross join lateral (select"
+            " cast(:ts as timestamptz) - n * interval '1 s'"
+            " - case when n >= 100 then interval '2 days' else interval '0' end as ts,"
+            " n < 100 or :stale as waits) as made"
+        ),
+        parameters,
     )
 
 
-def test_an_execution_comes_back_as_a_fill(connection: Connection) -> None:
-    put_recommendation(connection)
-    execution.insert_execution(connection, an_execution(take(connection), connection))
-    fill = execution.live_fills(connection, DAY)[0]
-    assert (fill.at, fill.quantity, fill.price, fill.stop_price, fill.target_price) == (
-        TS,
-        -10,
-        200.1,
-        199.1,
-        202.1,
-    )
+@dataclass(frozen=True)
+class Scan:
+    """How much of a table was read for a query, and by which index; none where it was walked."""
+
+    index: str | None
+    read: float
 
 
-def test_an_execution_names_the_claim_that_it_was_made_under(connection: Connection) -> None:
-    put_recommendation(connection)
-    held = take(connection)
-    execution.insert_execution(connection, an_execution(held, connection))
-    found = rows(connection, "select claim_epoch, notional, side from dispatch_executions")
-    assert found == [(1, pytest.approx(2_001.0), "sell")]
-
-
-def test_an_execution_has_the_same_id_wherever_it_is_replayed(connection: Connection) -> None:
-    put_recommendation(connection)
-    held = take(connection)
-    moved = replace(held, id=held.id + 1, claim_epoch=9)
-    assert execution.execution_id(held) == execution.execution_id(moved)
-
-
-def test_fills_of_a_ticker_that_is_held_are_live_in_every_later_session(
-    connection: Connection,
-) -> None:
-    put_execution(connection, put_recommendation(connection))
-    assert len(execution.live_fills(connection, DAY + timedelta(days=9))) == 1
-
-
-def test_fills_of_a_ticker_that_was_closed_are_live_in_that_session_only(
-    connection: Connection,
-) -> None:
-    put_execution(connection, put_recommendation(connection))
-    closing = put_recommendation(connection, intent="close", action="SELL")
-    put_execution(connection, closing, side="sell", intent="close")
-    assert len(execution.live_fills(connection, DAY)) == 2
-    assert execution.live_fills(connection, DAY + timedelta(days=1)) == []
-
-
-def test_fills_until_a_session_leave_later_ones_out(connection: Connection) -> None:
-    for n in range(2):
-        row = put_recommendation(connection, minute=at(n))
-        put_execution(connection, row, session_date=DAY + timedelta(days=n))
-    assert len(execution.fills_until(connection, DAY)) == 1
-
-
-def test_fills_of_one_instant_stand_in_the_order_in_which_they_were_written(
-    connection: Connection,
-) -> None:
-    for n, ticker in enumerate(["T", "A", "M"]):
-        put_execution(connection, put_recommendation(connection, minute=at(n)), ticker=ticker)
-    assert [fill.ticker for fill in execution.live_fills(connection, DAY)] == ["T", "A", "M"]
+def scans(connection: Connection, name: str, table: str, **parameters: Any) -> list[Scan]:
+    """What a query of the queue reads of a table, as the server tells after it has done it."""
+    statement = text("explain (analyze, format json) " + texts("dispatch")[name])
+    known = {"run_id": uuid4(), "now": TS, "limit": 10, "lease_seconds": 60} | parameters
+    if "run_id" in statement._bindparams:
+        known["run_id"] = put_run(connection)
+    needed = {key: known[key] for key in statement._bindparams}
+    plan = connection.execute(statement, needed).scalar_one()[0]["Plan"]
+    return [
+        Scan(
+            node.get("Index Name"),
+            node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)),
+        )
+        for node in nodes(plan)
+        if node.get("Relation Name") == table or node["Node Type"] == "Bitmap Index Scan"
+    ]
 
 
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -700,28 +867,65 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan, *(below for child in plan.get("Plans", ()) for below in nodes(child))]
 
 
-@pytest.mark.parametrize("name", ["claim", "expire", "newest_pending", "release_stuck"])
+@pytest.mark.parametrize("name", ["claim", "expire", "is_waiting", "release_stuck"])
 def test_a_long_history_is_not_read_for_the_few_rows_that_wait(
     connection: Connection, name: str
 ) -> None:
-    connection.execute(
-        text(
-            "insert into dispatch_recommendations (ts, ticker, minute, session_date, action,"
-            " instrument_type, intent, confidence, reason, status, failure_reason, expires_at,"
-            " processed_at, available_at)"
-            " select cast(:ts as timestamptz) - n * interval '1 s', 'AAPL',"
-            " cast(:ts as timestamptz) - n * interval '1 minute', :day, 'BUY', 'STOCK', 'open',"
-            " 0.5, '{}', case when n <= 50 then 'PENDING' else 'SKIPPED' end,"
-            " case when n > 50 then 'expired' end, cast(:ts as timestamptz) + interval '1 hour',"
-            " case when n > 50 then now() end, now() from generate_series(1, 20000) as n"
-        ),
-        {"ts": TS, "day": DAY},
-    )
+    put_history(connection, 20_000, "closed")
     connection.execute(text("analyze dispatch_recommendations"))
-    parameters = {"run_id": put_run(connection), "now": TS, "limit": 10, "lease_seconds": 60}
-    statement = text("explain (analyze, format json) " + texts("dispatch")[name])
-    needed = {key: parameters[key] for key in statement._bindparams}
-    plan = connection.execute(statement, needed).scalar_one()[0]["Plan"]
-    scans = [node for node in nodes(plan) if node.get("Relation Name")]
-    read = [scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0) for scan in scans]
-    assert max(read) <= 50
+    found = scans(connection, name, "dispatch_recommendations")
+    assert found
+    assert max(scan.read for scan in found) <= 100
+
+
+@pytest.fixture(scope="module", params=["never analysed", "analysed"])
+def stale(template: Settings, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """50,000 rows that wait, all but 100 of them for days; the server knows of it, or does not."""
+    engine = open_engine(clone(template, f"stale_{request.param.replace(' ', '_')}"))
+    with engine.begin() as connection:
+        connection.execute(
+            text("alter table dispatch_recommendations set (autovacuum_enabled = false)")
+        )
+        put_history(connection, 50_000, "stale")
+        if request.param == "analysed":
+            connection.execute(text("analyze dispatch_recommendations"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_a_claim_does_not_read_the_stale_rows_that_wait_before_the_fresh(
+    stale: Engine, limit: int
+) -> None:
+    with stale.connect() as connection:
+        found = scans(connection, "claim", "dispatch_recommendations", limit=limit)
+    assert PENDING in {scan.index for scan in found}
+    assert sum(scan.read for scan in found) <= 3 * limit + 100
+
+
+def test_expiring_walks_no_table(stale: Engine) -> None:
+    with stale.connect() as connection:
+        found = scans(connection, "expire", "dispatch_recommendations", limit=100)
+    assert PENDING in {scan.index for scan in found}
+
+
+# Before it is told how many wait, the server takes them for a few, and reads them all to sort them.
+@pytest.mark.parametrize("stale", ["analysed"], indirect=True)
+@pytest.mark.parametrize("limit", [10, 1_000])
+def test_expiring_reads_the_oldest_rows_and_no_others(stale: Engine, limit: int) -> None:
+    with stale.connect() as connection:
+        found = scans(connection, "expire", "dispatch_recommendations", limit=limit)
+    assert sum(scan.read for scan in found) <= 2 * limit
+
+
+def test_whether_there_is_work_is_seen_from_one_of_the_stale_rows(stale: Engine) -> None:
+    with stale.connect() as connection:
+        found = scans(connection, "is_waiting", "dispatch_recommendations")
+    assert sum(scan.read for scan in found) <= 1
+
+
+def test_a_claim_among_the_stale_rows_takes_the_oldest_of_the_fresh(stale: Engine) -> None:
+    with stale.connect() as connection:
+        claims = claim(connection, put_run(connection), 1)
+        found = dispatch.owned(connection, claims)
+        assert [o.recommendation.ts for o in found] == [TS - timedelta(seconds=99)]

@@ -22,11 +22,13 @@ RUNBOOK = PROJECT_DIR.parent / "shared" / "runbook" / "ops-runbook.md"
 
 
 def used_names() -> set[tuple[str, str]]:
-    """The names in the package's source; three families are asked for by a variable."""
+    """The names in the package's source; four families are asked for by a variable."""
     found: set[tuple[str, str]] = set()
     for path in Path(PROJECT_DIR, "ops_pipeline").rglob("*.py"):
-        pattern = r'query\(\s*"(\w+)",\s*"(\w+)"\s*\)'
-        found |= set(re.findall(pattern, path.read_text(encoding="utf-8")))
+        code = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r'query\(\s*"(\w+)",\s*"(\w+)"\s*\)', code))
+        taken = re.findall(r'_taken\(\s*connection,\s*"(\w+)"', code)
+        found |= {(path.stem, name) for name in taken}
     steps = (*lookahead.FORGET, *lookahead.POISON, *lookahead.EARLY)
     proof = {("lookahead", name) for name in steps}
     return found | COUNTED | proof | {("acceptance", name) for name in acceptance.NAMES}

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from ops_pipeline.dispatcher.run import _bar_used
+from ops_pipeline.dispatcher import judge
 from ops_pipeline.domain.dispatch import decide
 from ops_pipeline.domain.gates import evaluate
 from ops_pipeline.domain.session import MINUTE
@@ -199,7 +199,7 @@ def put_basis(connection: Connection) -> None:
 def put_opening(connection: Connection, **changes: Any) -> UUID:
     """The execution of a recommendation to buy AAPL at noon."""
     asked = {"minute": changes.pop("minute", NOON), "ts": changes.get("simulated_ts", TS)}
-    bar_used = {"bar_used": _bar_used(a_bar())}
+    bar_used = {"bar_used": judge.bar_used(a_bar())}
     number = put_recommendation(
         connection,
         **asked,
@@ -237,7 +237,7 @@ def put_closing(connection: Connection, opened_at: datetime = TS, **changes: Any
         "entry_price": 202.0,
         "simulated_ts": TS + 2 * MINUTE,
         "explain_json": json.dumps(reason),
-        "sim_json": json.dumps({"bar_used": _bar_used(a_bar())}),
+        "sim_json": json.dumps({"bar_used": judge.bar_used(a_bar())}),
     }
     made = put_execution(connection, number, **(known | changes))
     _work_on(connection, number, made)

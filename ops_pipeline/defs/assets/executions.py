@@ -6,10 +6,12 @@ import dagster as dg
 
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.dispatcher.replay import Played, play
-from ops_pipeline.dispatcher.run import run_until_idle
-from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.dispatcher.run import Desk
+from ops_pipeline.dispatcher.turn import sweep, take_turn
+from ops_pipeline.domain.errors import BadInput, OperatorError
 from ops_pipeline.domain.session import MINUTE
 from ops_pipeline.domain.stages import SIGNALS
+from ops_pipeline.engine.logs import told_events
 from ops_pipeline.operations.explain import explain_run
 from ops_pipeline.operations.explain_page import as_note
 from ops_pipeline.storage.knowledge import finished_minutes
@@ -25,12 +27,11 @@ def materialize(
     context: dg.AssetExecutionContext, config: DispatchConfig, pipeline: Pipeline
 ) -> dg.MaterializeResult[object]:
     """One row for each executed recommendation; running again finds nothing left to do."""
-    desk = pipeline.desk(context.run.run_id)
     if config.session is None:
-        played = Played()
-        for report in run_until_idle(desk):
-            played = played.plus(report)
+        with told_events("ops_pipeline"):
+            played = _turn(context, pipeline)
     else:
+        desk = pipeline.desk(context.run.run_id)
         session = pipeline.calendar.on(date.fromisoformat(config.session))
         if session is None:
             raise BadInput(f"{config.session} is no session")
@@ -46,6 +47,22 @@ def materialize(
     return dg.MaterializeResult(
         metadata={**played.__dict__, "mode": pipeline.mode.value, "explained": explained}
     )
+
+
+def _turn(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Played:
+    played = Played()
+    for report in take_turn(_desk(context, pipeline)):
+        played = played.plus(report)
+    return played
+
+
+def _desk(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Desk:
+    """The desk; without usable settings or a broker nothing trades, and what is old still ends."""
+    try:
+        return pipeline.desk(context.run.run_id)
+    except OperatorError:
+        sweep(pipeline.engine, pipeline.now())
+        raise
 
 
 def _require_signals(pipeline: Pipeline, minutes: list[datetime]) -> None:

@@ -6,7 +6,7 @@ import dagster as dg
 
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.acceptance import DUPLICATES, NAMES, Level, Ranges, Verdict
-from ops_pipeline.storage.acceptance import verdicts
+from ops_pipeline.operations.acceptance import examine
 
 SPECS = [
     dg.AssetCheckSpec(name, asset="executions", description=f"Acceptance query {number}: {name}")
@@ -18,11 +18,9 @@ SPECS = [
 def acceptance(
     context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Ask the five queries of the pipeline's present."""
-    with pipeline.engine.connect() as connection:
-        now = pipeline.now()
-        for verdict in verdicts(connection, now, pipeline.calendar, Ranges()):
-            yield check_result(verdict)
+    """Ask the five queries of the pipeline's present; a duplicate execution halts trading."""
+    for verdict in examine(pipeline.engine, pipeline.now(), pipeline.calendar, Ranges()):
+        yield check_result(verdict)
 
 
 def check_result(verdict: Verdict) -> dg.AssetCheckResult:

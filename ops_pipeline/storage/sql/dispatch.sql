@@ -1,29 +1,32 @@
 -- name: insert_run
--- Open a run of the dispatcher.
+-- Open a run of the dispatcher, with its settings and what it found the world to be like.
 insert into dispatcher_runs (
-    run_id, started_at, mode, code_version, config_hash, run_config_json, orchestrator_run_id
+    run_id, started_at, mode, code_version, config_hash, run_config_json, run_summary_json,
+    orchestrator_run_id
 )
 values (
-    :run_id, :started_at, :mode, :code_version, :config_hash, cast(:config as jsonb), :orchestrator_run_id
+    :run_id, :started_at, :mode, :code_version, :config_hash, cast(:config as jsonb),
+    cast(:summary as jsonb), :orchestrator_run_id
 );
 
 -- name: finish_run
 -- Close a run; its counts come from the rows that it closed.
 update dispatcher_runs as run
 set
-    finished_at = :finished_at, outcome = 'FINISHED', pulled_count = :pulled,
+    finished_at = :finished_at, outcome = 'FINISHED', pulled_count = counted.pulled,
     processed_count = counted.simulated + counted.executed + counted.skipped + counted.failed,
     simulated_count = counted.simulated + counted.executed, executed_count = counted.executed,
     skipped_count = counted.skipped, failed_count = counted.failed,
     released_count = :released, expired_count = :expired
 from (
     select
-        count(*) filter (where closed.status = 'SIMULATED') as simulated,
-        count(*) filter (where closed.status = 'EXECUTED') as executed,
-        count(*) filter (where closed.status = 'SKIPPED') as skipped,
-        count(*) filter (where closed.status = 'FAILED') as failed
-    from dispatch_recommendations as closed
-    where closed.dispatcher_run_id = :run_id
+        count(*) as pulled,
+        count(*) filter (where attempt.outcome = 'SIMULATED') as simulated,
+        count(*) filter (where attempt.outcome = 'EXECUTED') as executed,
+        count(*) filter (where attempt.outcome = 'SKIPPED') as skipped,
+        count(*) filter (where attempt.outcome = 'FAILED') as failed
+    from dispatch_attempts as attempt
+    where attempt.dispatcher_run_id = :run_id
 ) as counted
 where run.run_id = :run_id and run.finished_at is null;
 
@@ -64,16 +67,17 @@ where
 on conflict (ticker, minute, intent) do nothing;
 
 -- name: expire
--- Close what is too old to trade, as a set.
+-- Close what is too old to trade, the oldest first, as a set.
 update dispatch_recommendations
 set status = 'SKIPPED', failure_reason = 'expired', processed_at = :now
-where id in (
-    select old.id
+where ctid = any(array(
+    select old.ctid
     from dispatch_recommendations as old
-    where old.status = 'PENDING' and old.expires_at <= :now
-    limit 20000
+    where old.status = 'PENDING' and old.expires_at <= :now and old.ts < :now
+    order by old.ts
+    limit :limit
     for update skip locked
-);
+));
 
 -- name: release_stuck
 -- Give back what a dead run holds; the lease decides, not the age of the signal.
@@ -98,7 +102,10 @@ where status = 'PROCESSING';
 with picked as (
     select waiting.id
     from dispatch_recommendations as waiting
-    where waiting.status = 'PENDING' and waiting.ts <= :now and waiting.expires_at > :now
+    where
+        waiting.status = 'PENDING' and waiting.ts <= :now and waiting.expires_at > :now
+        -- Nothing lives longer; without it a claim would pass by the whole backlog first.
+        and waiting.ts > cast(:now as timestamptz) - interval '1 hour'
     order by waiting.ts, (waiting.intent = 'close') desc, waiting.confidence desc, waiting.ticker
     limit :limit
     for update skip locked
@@ -142,12 +149,18 @@ order by held.ts, (held.intent = 'close') desc, held.confidence desc, held.ticke
 for update of held;
 
 -- name: finish
--- Close a claimed row under the claim that holds it.
-update dispatch_recommendations
+-- Close claimed rows under the claims that hold them, each with what it was decided on.
+update dispatch_recommendations as held
 set
-    status = :status, failure_reason = :failure_reason, risk_gate_json = cast(:gates as jsonb),
+    status = decided.status, failure_reason = decided.failure_reason,
+    risk_gate_json = decided.gates, snapshot_json = decided.snapshot,
     processed_at = :now, lease_until = null
-where id = :id and status = 'PROCESSING' and claim_epoch = :claim_epoch;
+from
+    jsonb_to_recordset(cast(:rows as jsonb)) as decided (
+        id bigint, epoch integer, status text, failure_reason text, gates jsonb, snapshot jsonb
+    )
+-- A row has a lease while it is PROCESSING; asked by that word, the planner reads all of them for each.
+where held.id = decided.id and held.lease_until is not null and held.claim_epoch = decided.epoch;
 
 -- name: read_trading_state
 -- ACTIVE, REDUCING or HALTED.
@@ -178,13 +191,36 @@ from dispatch_recommendations
 group by status
 order by status;
 
--- name: newest_pending
--- The newest row that waits, and how many wait.
+-- name: is_waiting
+-- Whether there is work: a row that waits, or an order that is not settled.
 select
-    max(id) as id,
-    count(*) as count
-from dispatch_recommendations
-where status = 'PENDING';
+    exists (
+        select 1 from dispatch_recommendations
+        where status = 'PENDING'
+    )
+    or exists (
+        select 1 from order_intents
+        where settled_at is null
+    ) as is_waiting;
+
+-- name: executed_already
+-- Which of these rows the ledger holds already, though they are not closed.
+select made.recommendation_id
+from dispatch_executions as made
+where made.recommendation_id = any(cast(:ids as bigint[]));
+
+-- name: take_lease
+-- Be the only holder for so long: a new holder, the same one again, or the one after a dead one.
+insert into leases (name, holder, held_until)
+values (:name, :holder, clock_timestamp() + make_interval(secs => :seconds))
+on conflict (name) do update
+    set holder = excluded.holder, held_until = excluded.held_until, taken_at = clock_timestamp()
+    where leases.holder = excluded.holder or leases.held_until < clock_timestamp();
+
+-- name: end_lease
+-- Let the next one in.
+delete from leases
+where name = :name and holder = :holder;
 
 -- name: newest_run
 -- When the dispatcher last started.

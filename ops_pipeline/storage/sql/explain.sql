@@ -225,9 +225,9 @@ select
     fill.simulated_ts as at,
     fill.session_date,
     case fill.side when 'buy' then fill.qty else -fill.qty end as quantity,
-    fill.entry_price as price,
+    fill.price,
     fill.intent
-from dispatch_executions as fill
+from ledger_fills as fill
 inner join dispatch_executions as last on fill.account = last.account and fill.ticker = last.ticker
 where
     last.execution_id = :execution_id and fill.simulated_ts >= :opened_at

@@ -1,0 +1,97 @@
+"""Who executes: a simulation that fills at once, or a paper account that is asked to."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from ops_pipeline.clients.protocols import OrderGateway
+from ops_pipeline.dispatcher.orders import Pace, follow
+from ops_pipeline.domain.dispatch import Status
+from ops_pipeline.domain.orders import OrderTicket, client_order_id
+from ops_pipeline.domain.values import Recommendation
+from ops_pipeline.storage import orders
+from ops_pipeline.storage.dispatch import ACCOUNT
+from ops_pipeline.storage.execution import ALPACA_PAPER, SIMULATED, Execution
+from ops_pipeline.storage.orders import DecidedOrder
+
+
+class Broker(Protocol):
+    """Who executes what has passed every gate.
+
+    Attributes:
+        status: what a recommendation becomes by it.
+        execution_mode: how the ledger calls its executions.
+        fills_at_once: whether an execution is a fill, or an order that may become one.
+    """
+
+    status: Status
+    execution_mode: str
+    fills_at_once: bool
+
+    def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
+        """Decide orders, in the transaction that closes their recommendations."""
+
+    def follow(
+        self, engine: Engine, now: Callable[[], datetime], is_still_ours: Callable[[], bool]
+    ) -> None:
+        """Hand over what is decided, and ask about what is out, for as long as it is ours to do."""
+
+
+class SimulatedBroker:
+    """Fills at once, at the price of the newest complete bar; there is nothing to follow."""
+
+    status = Status.SIMULATED
+    execution_mode = SIMULATED
+    fills_at_once = True
+
+    def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
+        """Nothing: the execution is the fill."""
+
+    def follow(
+        self, engine: Engine, now: Callable[[], datetime], is_still_ours: Callable[[], bool]
+    ) -> None:
+        """Nothing: nothing is out."""
+
+
+@dataclass(frozen=True)
+class PaperBroker:
+    """Asks a paper account; whatever it answers, nothing is ever simulated instead."""
+
+    gateway: OrderGateway
+    mode: str
+    pace: Pace = field(default_factory=Pace)
+    status = Status.EXECUTED
+    execution_mode = ALPACA_PAPER
+    fills_at_once = False
+
+    def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
+        """Write down the orders; they are handed over once this is on disk."""
+        if not made:
+            return
+        ours = orders.installation(connection)
+        decided = [
+            DecidedOrder(each.recommendation, self._ticket(ours, each.recommendation, each))
+            for each in made
+        ]
+        orders.insert_orders(connection, decided, ACCOUNT, now)
+
+    def _ticket(
+        self, ours: UUID, recommendation: Recommendation, execution: Execution
+    ) -> OrderTicket:
+        quantity = execution.order.quantity
+        return OrderTicket(
+            client_order_id=client_order_id(ours, self.mode, ACCOUNT, recommendation.id),
+            ticker=recommendation.ticker,
+            side="buy" if quantity > 0 else "sell",
+            quantity=abs(quantity),
+        )
+
+    def follow(
+        self, engine: Engine, now: Callable[[], datetime], is_still_ours: Callable[[], bool]
+    ) -> None:
+        """Ask about what is out, then hand over what is ready."""
+        follow(engine, self.gateway, now, self.pace, is_still_ours)
