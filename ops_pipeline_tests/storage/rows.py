@@ -107,6 +107,11 @@ def put_order(connection: Connection, **changes: Any) -> int:
     alone = ("minute", "session_date", "simulated_ts", "entry_price")
     moved = {key: changes.pop(key) for key in alone if key in changes}
     number = put_executed(connection, execution_mode=ALPACA_PAPER, **(shared | moved))
+    return put_order_of(connection, number, **changes)
+
+
+def put_order_of(connection: Connection, number: int, **changes: Any) -> int:
+    """An order to buy ten shares of AAPL, ready, of an execution that is there."""
     row = {
         "recommendation_id": number,
         "client_order_id": f"op1-{number:032}",

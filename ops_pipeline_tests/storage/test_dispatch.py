@@ -376,6 +376,10 @@ FACTS = {
     "intent": "'close'",
     "confidence": "0.81",
     "expires_at": "expires_at + interval '1 second'",
+    "session_date": "session_date + 1",
+    "reason": """'{"rule": "other"}'""",
+    "features_snapshot": """'{"v": 2}'""",
+    "sentiment_snapshot": """'{"v": 2}'""",
 }
 
 

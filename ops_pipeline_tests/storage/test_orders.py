@@ -33,6 +33,7 @@ from ops_pipeline_tests.storage.rows import (
     put_executed,
     put_execution,
     put_order,
+    put_order_of,
     put_recommendation,
     put_run,
     rows,
@@ -137,6 +138,7 @@ DECIDED = {
     "side": "'sell'",
     "qty": "qty + 1",
     "decided_at": "decided_at + interval '1 second'",
+    "expires_at": "expires_at + interval '1 second'",
 }
 
 
@@ -157,6 +159,22 @@ def test_what_an_order_has_come_to_does_not_go_back(connection: Connection, chan
     put(connection, PARTIAL)
     with pytest.raises(DBAPIError, match="does not go back"):
         connection.execute(text(f"update order_intents set {change}"))
+
+
+@pytest.mark.parametrize("change", ["'another'", "null"])
+def test_the_brokers_id_of_an_order_is_learnt_once(connection: Connection, change: str) -> None:
+    put(connection, PARTIAL)
+    connection.execute(text("update order_intents set broker_order_id = 'theirs'"))
+    with pytest.raises(DBAPIError, match="has its broker's id"):
+        connection.execute(text(f"update order_intents set broker_order_id = {change}"))
+
+
+@pytest.mark.parametrize("changes", [{"ticker": "MSFT"}, {"side": "sell"}, {"qty": 11}])
+def test_an_order_is_for_what_was_executed(connection: Connection, changes: dict[str, Any]) -> None:
+    number = put_executed(connection, execution_mode=ALPACA_PAPER)
+    put_order_of(connection, number, **changes)
+    with pytest.raises(IntegrityError, match="is not what was executed"):
+        connection.execute(AT_COMMIT)
 
 
 @pytest.mark.parametrize("statement", ["delete from order_intents", "truncate order_intents"])

@@ -40,8 +40,13 @@ begin
     if new.claim_epoch - old.claim_epoch <> (new.status = 'PROCESSING')::integer then
         raise exception 'recommendation % may not go from epoch % to %', old.id, old.claim_epoch, new.claim_epoch;
     end if;
-    if (new.id, new.ts, new.ticker, new.minute, new.action, new.intent, new.confidence, new.expires_at)
-    is distinct from (old.id, old.ts, old.ticker, old.minute, old.action, old.intent, old.confidence, old.expires_at) then
+    if (
+        new.id, new.ts, new.ticker, new.minute, new.session_date, new.action, new.instrument_type, new.intent,
+        new.confidence, new.expires_at, new.reason, new.features_snapshot, new.sentiment_snapshot
+    ) is distinct from (
+        old.id, old.ts, old.ticker, old.minute, old.session_date, old.action, old.instrument_type, old.intent,
+        old.confidence, old.expires_at, old.reason, old.features_snapshot, old.sentiment_snapshot
+    ) then
         raise exception 'recommendation % was made, and does not change', old.id;
     end if;
     return new;

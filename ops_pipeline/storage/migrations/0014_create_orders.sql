@@ -60,10 +60,17 @@ begin
     ) then
         raise exception 'order % may not go from % to %', old.client_order_id, old.state, new.state;
     end if;
-    if (new.recommendation_id, new.client_order_id, new.account, new.ticker, new.intent, new.side, new.qty, new.decided_at)
-    is distinct from
-    (old.recommendation_id, old.client_order_id, old.account, old.ticker, old.intent, old.side, old.qty, old.decided_at) then
+    if (
+        new.recommendation_id, new.client_order_id, new.account, new.ticker, new.intent, new.side, new.qty,
+        new.decided_at, new.expires_at
+    ) is distinct from (
+        old.recommendation_id, old.client_order_id, old.account, old.ticker, old.intent, old.side, old.qty,
+        old.decided_at, old.expires_at
+    ) then
         raise exception 'order % was decided, and does not change', old.client_order_id;
+    end if;
+    if new.broker_order_id is distinct from coalesce(old.broker_order_id, new.broker_order_id) then
+        raise exception 'order % has its broker''s id', old.client_order_id;
     end if;
     if new.filled_qty < old.filled_qty or new.tries < old.tries or new.epoch < old.epoch then
         raise exception 'order % does not go back', old.client_order_id;
@@ -84,7 +91,8 @@ declare
 begin
     select
         decided.status, decided.claim_epoch, made.claim_epoch as executed_under, made.execution_mode,
-        placed.recommendation_id is not null as has_order
+        placed.recommendation_id is not null as has_order,
+        (placed.ticker, placed.side, placed.qty) is distinct from (made.ticker, made.side, made.qty) as differs
     into strict found
     from dispatch_recommendations as decided
     left join dispatch_executions as made on made.recommendation_id = decided.id
@@ -105,6 +113,10 @@ begin
     or (found.execution_mode = 'ALPACA_PAPER') <> (found.status = 'EXECUTED') then
         raise exception 'recommendation % is %, executed as %, and % an order', recommendation, found.status,
             found.execution_mode, case when found.has_order then 'has' else 'lacks' end
+            using errcode = 'integrity_constraint_violation';
+    end if;
+    if found.has_order and found.differs then
+        raise exception 'the order of recommendation % is not what was executed', recommendation
             using errcode = 'integrity_constraint_violation';
     end if;
 end $$;
