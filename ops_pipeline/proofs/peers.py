@@ -1,14 +1,15 @@
 """Two queues that others have written, procrastinate and pgqueuer, at the same work.
 
 Their settings are the fast ones of their own guides. A job carries what a recommendation carries;
-its handler decides nothing, and writes the ledger row that the dispatcher would have written.
+its handler writes the ledger row that the dispatcher would have written. It decides the same gates
+on an account that it read once, which lets two workers pass a limit, or it decides nothing.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -20,7 +21,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from sqlalchemy import text
 
+from ops_pipeline.dispatcher.judge import Terms, settle
 from ops_pipeline.dispatcher.run import run_once
+from ops_pipeline.dispatcher.snapshot import Account, read_account
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.proofs.throughput import DURABILITY, Durability, Ready, System, Tuning
 from ops_pipeline.proofs.workload import (
@@ -32,6 +35,7 @@ from ops_pipeline.proofs.workload import (
     put_market,
 )
 from ops_pipeline.settings import Settings
+from ops_pipeline.storage.dispatch import Owned, owned_of
 from ops_pipeline.storage.engine import opened, server_of
 
 NEEDED = ("procrastinate", "pgqueuer", "asyncpg", "uvloop")
@@ -72,21 +76,48 @@ def payload_bytes() -> int:
 
 
 @dataclass(frozen=True)
+class Desk:
+    """What the gates are asked with: settings, the account as it was once, a recommendation."""
+
+    terms: Terms
+    account: Account
+    owned: Owned
+
+    def decide(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of the ledger that come of the decision."""
+        recommendation = replace(
+            self.owned.recommendation,
+            id=job["recommendation_id"],
+            ticker=job["ticker"],
+            reason=job["reason"],
+        )
+        owned = replace(self.owned, recommendation=recommendation, features=job["features"])
+        verdict = settle(self.terms, owned, self.account)
+        if verdict.execution is None:
+            raise RuntimeError(f"not executed: {verdict.closed.decision.failure_reason}")
+        gates = {"gates": verdict.closed.decision.gates, "all_gates_passed": True}
+        simulation = {**verdict.execution.simulation, "features_used": job["features"]}
+        return {"risk_json": json.dumps(gates), "sim_json": json.dumps(simulation)}
+
+
+@dataclass(frozen=True)
 class Template:
     """A row of the ledger that the dispatcher wrote, to be written again for each job."""
 
     row: Mapping[str, Any]
     simulation: Mapping[str, Any]
+    desk: Desk | None
 
     def values(self, job: Mapping[str, Any]) -> list[Any]:
         """The values of the row of one job, in the order of the columns."""
+        simulation = {**self.simulation, "features_used": job["features"]}
         row = {
             **self.row,
             "execution_id": uuid4(),
             "recommendation_id": job["recommendation_id"],
             "ticker": job["ticker"],
             "explain_json": json.dumps(job["reason"]),
-            "sim_json": json.dumps({**self.simulation, "features_used": job["features"]}),
+            **(self.desk.decide(job) if self.desk else {"sim_json": json.dumps(simulation)}),
         }
         return list(row.values())
 
@@ -96,8 +127,11 @@ class Template:
         return f"insert into {LEDGER} ({columns}) values ({', '.join(placeholders)})"  # noqa: S608
 
 
+@dataclass(frozen=True)
 class Procrastinate(System):
     """https://procrastinate.readthedocs.io, on psycopg."""
+
+    is_deciding: bool = True
 
     def tunings(self, batches: Sequence[int]) -> list[Tuning]:  # noqa: ARG002
         """It fetches one by one; what it has is concurrency."""
@@ -122,7 +156,9 @@ class Procrastinate(System):
 
     async def _work(self, settings: Settings, tuning: Tuning, ready: Ready) -> None:
         app = self._app(settings, tuning.at_once + 1)
-        async with _psycopg_ledger(settings, tuning.at_once) as (write, seen), app.open_async():
+        template = _template(settings, is_deciding=self.is_deciding)
+        ledger = _psycopg_ledger(settings, template, tuning.at_once)
+        async with ledger as (write, seen), app.open_async():
 
             async def record(job: dict[str, Any]) -> None:
                 await write(job)
@@ -147,8 +183,11 @@ class Procrastinate(System):
         return App(connector=connector)
 
 
+@dataclass(frozen=True)
 class PgQueuer(System):
     """https://janbjorge.github.io/pgqueuer, on asyncpg, which its guide calls the fastest."""
+
+    is_deciding: bool = True
 
     def tunings(self, batches: Sequence[int]) -> list[Tuning]:
         """The same batches, and enough connections for its tasks."""
@@ -190,7 +229,7 @@ class PgQueuer(System):
             ]
             manages, *writers = opened_
             free = _free(writers)
-            template = _template(settings)
+            template = _template(settings, is_deciding=self.is_deciding)
             statement = template.insert([f"${place + 1}" for place in range(len(template.row))])
 
             async def record(job: Any) -> None:
@@ -212,27 +251,36 @@ class PgQueuer(System):
             )
 
 
-PEERS = (
-    Procrastinate(
-        name="procrastinate",
-        does=(
-            "fetches one job (commit), inserts the ledger row (commit), deletes the job (commit);"
-            " no gates, at least once"
-        ),
-        unfinished=(
-            "select exists (select from procrastinate_jobs where status in ('todo', 'doing'))"
-        ),
-        ledger=LEDGER,
+PROCRASTINATE = Procrastinate(
+    name="procrastinate",
+    does=(
+        "fetches one job (commit), decides 13 gates, inserts the ledger row (commit), deletes the"
+        " job (commit); at least once"
     ),
-    PgQueuer(
-        name="pgqueuer",
-        does=(
-            "dequeues a batch (commit), inserts each ledger row (commit), logs and deletes finished"
-            " jobs in batches (commit); no gates, at least once"
-        ),
-        unfinished="select exists (select from pgqueuer)",
-        ledger=LEDGER,
+    unfinished="select exists (select from procrastinate_jobs where status in ('todo', 'doing'))",
+    ledger=LEDGER,
+)
+PGQUEUER = PgQueuer(
+    name="pgqueuer",
+    does=(
+        "dequeues a batch (commit), decides 13 gates for each and inserts its ledger row (commit),"
+        " logs and deletes finished jobs in batches (commit); at least once"
     ),
+    unfinished="select exists (select from pgqueuer)",
+    ledger=LEDGER,
+)
+PEERS = tuple(
+    each
+    for peer in (PROCRASTINATE, PGQUEUER)
+    for each in (
+        peer,
+        replace(
+            peer,
+            name=f"{peer.name}, no gates",
+            does="the same, but decides nothing and copies a row of the ledger",
+            is_deciding=False,
+        ),
+    )
 )
 
 
@@ -271,7 +319,7 @@ def _put_template(settings: Settings) -> None:
             connection.execute(text(CREATE_LEDGER))
 
 
-def _template(settings: Settings) -> Template:
+def _template(settings: Settings, *, is_deciding: bool) -> Template:
     with psycopg.connect(_conninfo(settings), row_factory=dict_row) as connection:
         row = connection.execute("select * from dispatch_executions").fetchone()
     if row is None:
@@ -282,7 +330,17 @@ def _template(settings: Settings) -> Template:
         name: json.dumps(value) if isinstance(value, dict | list) else value
         for name, value in row.items()
     }
-    return Template(plain, simulation)
+    return Template(plain, simulation, _desk(settings) if is_deciding else None)
+
+
+def _desk(settings: Settings) -> Desk:
+    tickers = [f"B{number:04}" for number in range(TICKERS)]
+    with opened(settings) as engine, engine.connect() as connection:
+        dispatcher = desk_of(engine, QUEUED_AT_ONCE)
+        account = read_account(connection, NOW, dispatcher.calendar, tickers)
+        row = connection.execute(text("select * from dispatch_recommendations")).mappings().one()
+        owned = owned_of(row)
+    return Desk(Terms(uuid4(), dispatcher.config, dispatcher.broker), account, owned)
 
 
 def _free(connections: Sequence[Any]) -> "asyncio.Queue[Any]":
@@ -295,10 +353,9 @@ def _free(connections: Sequence[Any]) -> "asyncio.Queue[Any]":
 
 @asynccontextmanager
 async def _psycopg_ledger(
-    settings: Settings, connections: int
+    settings: Settings, template: Template, connections: int
 ) -> AsyncIterator[tuple[Any, Durability]]:
     """A function that writes the row of a job in a transaction of its own."""
-    template = _template(settings)
     statement = sql.SQL(template.insert(["%s"] * len(template.row)))
     async with AsyncExitStack() as stack:
         writers = [
