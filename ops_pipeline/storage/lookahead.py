@@ -23,6 +23,7 @@ FORGET = (
     "forget_features",
     "forget_watchlist",
     "forget_signals",
+    "unguard_recommendations",
     "forget_recommendations",
 )
 POISON = (

@@ -65,6 +65,10 @@ where minute >= :minute or available_at > :cutoff;
 delete from signals
 where minute >= :minute or available_at > :cutoff;
 
+-- name: unguard_recommendations
+-- No row of the queue is ever removed, but in a copy that is thrown away.
+alter table dispatch_recommendations disable trigger dispatch_recommendations_stay;
+
 -- name: forget_recommendations
 -- Remove what is to be recommended again.
 delete from dispatch_recommendations
