@@ -190,30 +190,34 @@ def _document(
 
 
 def _show_found(systems: Sequence[System], found: Sequence[Measured]) -> None:
-    columns = [
-        "system", "workers", "batch", "at once", "recommendations", "seconds", "per second",
-        "ratio to ours",
-    ]  # fmt: skip
+    columns = ["system", "workers", "batch", "at once", "seconds", "a second", "to ours"]
     rows = [
         [
             one.system,
             one.workers,
             one.batch,
             one.at_once,
-            one.recommendations,
             one.seconds,
-            one.per_second,
+            round(one.per_second),
             ratio,
         ]
         for one, ratio in zip(found, _ratios(found), strict=True)
     ]
-    title = f"the fastest of {len(found[0].all_seconds)}; a payload of {payload_bytes():,} bytes"
+    count = max(one.recommendations for one in found)
+    repeats = len(found[0].all_seconds)
+    title = f"{count:,} recommendations of {payload_bytes():,} bytes; the fastest of {repeats}"
     out.print(table(title, columns, rows))
+    few = {one.system: one.recommendations for one in found if one.recommendations < count}
+    for name, number in few.items():
+        say(f"{name}: {number:,} recommendations, as more of them would take minutes")
     for system in systems:
         seen = {one.durability for one in found if one.system == system.name}
         waits = "; ".join(sorted(_commits(each) for each in seen))
         say(f"{system.name}: {system.does}; {waits}")
-    say("batch: jobs of one claim; at once: transactions that one worker may have open")
+    say(
+        "batch: jobs of one claim; at once: transactions that one worker may have open;"
+        " to ours: rate over ours with as many workers"
+    )
 
 
 def _commits(seen: Durability) -> str:

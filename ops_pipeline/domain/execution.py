@@ -163,7 +163,7 @@ class Book:
 
     def session_pnl(self, day: date, marks: Mapping[str, float]) -> float | None:
         """Realised profit of the day plus open positions at their marks; None without a mark."""
-        if any(ticker not in marks for ticker in self.positions):
+        if not self.positions.keys() <= marks.keys():
             return None
         open_profit = sum(
             position.quantity * (marks[ticker] - position.average_price)

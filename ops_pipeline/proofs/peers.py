@@ -46,7 +46,9 @@ TASK = "record"
 AT_ONCE = 10
 LEDGER = "bench_ledger"
 # Without the dispatcher's foreign keys and triggers, which these systems have no use for.
-CREATE_LEDGER = f"create table {LEDGER} (like dispatch_executions including all)"
+CREATE_LEDGER = f"""
+create table {LEDGER} (like dispatch_executions including all) with (toast_tuple_target = 8160)
+"""
 
 
 def need_peers() -> None:

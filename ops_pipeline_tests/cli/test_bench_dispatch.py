@@ -165,7 +165,7 @@ def test_what_each_system_does_and_waits_for_is_said(
     monkeypatch.setenv("COLUMNS", "200")
     bench._show_found([OURS, *peers.PEERS], FOUND)
     said = capsys.readouterr().out
-    assert "ratio to ours" in said
+    assert "to ours" in said
     for system in (OURS, *peers.PEERS):
         (told,) = [text for text in said.splitlines() if text.startswith(f"{system.name}: ")]
         assert system.does in told

@@ -20,6 +20,13 @@ drop index dispatch_recommendations_status;
 create index dispatch_recommendations_status on dispatch_recommendations (status, ts desc)
 where status <> 'PENDING';
 
+-- A run's rows are found by their attempts.
+drop index dispatch_recommendations_run;
+
+-- A closed row has some 4 kB of decisions; to compress them took longer than all else of its update.
+alter table dispatch_recommendations set (toast_tuple_target = 8160);
+alter table dispatch_executions set (toast_tuple_target = 8160);
+
 create trigger dispatch_recommendations_stay before delete on dispatch_recommendations
 for each row execute function refuse_change();
 create trigger dispatch_recommendations_no_truncate before truncate on dispatch_recommendations
