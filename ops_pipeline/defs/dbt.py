@@ -17,7 +17,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
 from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
 from ops_pipeline.domain.sentiment import CONFIDENT_PROBABILITY
 from ops_pipeline.domain.values import Model
-from ops_pipeline.settings import PROJECT_DIR, Settings
+from ops_pipeline.settings import PROJECT_DIR, Settings, load
 
 DBT_DIR = PROJECT_DIR / "dbt_features"
 # Checks stand for themselves, and several sources come from one stage.
@@ -36,6 +36,11 @@ def manifest_path(settings: Settings) -> Path:
     if not path.exists():
         _manifest(settings)
     return path
+
+
+def warm() -> None:
+    """Import dbt and parse the project, so that each fork of this process finds that done."""
+    _manifest(load())
 
 
 def window_vars(start: datetime, end: datetime, model: Model) -> dict[str, object]:
