@@ -51,11 +51,13 @@ setup(
             "procrastinate>=3.10,<4",  # bench asks its tables, and 3 is their form
             "pgqueuer[asyncpg]>=1.6,<2",  # the same; asyncpg is the fastest of its drivers
             "uvloop>=0.22",  # pgqueuer's own command runs on it, so both of them do here
+            "matplotlib>=3.10,<4",  # draws bench tick's phases
         ],
         "dev": [
             "coverage>=7.6",
             "hypothesis>=6.120",
             "import-linter>=2.3",
+            "matplotlib>=3.10,<4",
             "mypy==1.19.1",
             "pandas-stubs",
             "pytest>=8.3",

@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -65,24 +68,54 @@ def run(settings: Settings, verb: str, variables: Mapping[str, object]) -> dict[
     Raises:
         dagster.Failure: a node of `dbt run` failed, or dbt could not run at all.
     """
+    how = _as_command if settings.dbt_as_command else _in_process
+    with tempfile.TemporaryDirectory(prefix="ops-dbt-") as target:
+        words = [verb, *_common(Path(target)), "--vars", json.dumps(variables)]
+        nodes = how(settings, words)
+    failed = [f"{node.name}: {node.message}" for node in nodes if node.status != "success"]
+    if verb == "run" and failed:
+        raise dg.Failure(f"dbt {verb} failed: {'; '.join(failed)}")
+    return {node.name: node.status for node in nodes}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What dbt says of one node that it ran."""
+
+    name: str
+    status: str
+    message: str
+
+
+def _in_process(settings: Settings, words: list[str]) -> list[Node]:
     from dbt.cli.main import dbtRunner
 
     os.environ.update(settings.environment())
-    with tempfile.TemporaryDirectory(prefix="ops-dbt-") as target:
-        words = [verb, *_common(Path(target)), "--no-write-json", "--vars", json.dumps(variables)]
-        # A copy, because dbt writes into it what it compiled, and would not compile that again.
-        runner = dbtRunner(manifest=_manifest(settings).deepcopy())
-        # In a thread: dbt walks up its callers' frames for each of its flags.
-        with ThreadPoolExecutor(1) as pool:
-            outcome = pool.submit(runner.invoke, words).result()
+    # A copy, because dbt writes into it what it compiled, and would not compile that again.
+    runner = dbtRunner(manifest=_manifest(settings).deepcopy())
+    # In a thread: dbt walks up its callers' frames for each of its flags.
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(runner.invoke, [*words, "--no-write-json"]).result()
     nodes: Any = outcome.result
     if nodes is None:
-        raise dg.Failure(f"dbt {verb} could not run: {outcome.exception}")
-    statuses = {node.node.name: str(node.status.value) for node in nodes}
-    if verb == "run" and not outcome.success:
-        messages = [str(node.message) for node in nodes if node.status == "error"]
-        raise dg.Failure(f"dbt {verb} failed: {'; '.join(messages)}")
-    return statuses
+        raise dg.Failure(f"dbt {words[0]} could not run: {outcome.exception}")
+    return [Node(n.node.name, str(n.status.value), str(n.message)) for n in nodes]
+
+
+def _as_command(settings: Settings, words: list[str]) -> list[Node]:
+    target = next(Path(word.partition("=")[2]) for word in words if word.startswith("--target"))
+    done = subprocess.run(
+        [sys.executable, "-m", "dbt.cli.main", *words],
+        env={**os.environ, **settings.environment()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    results = target / "run_results.json"
+    if not results.exists():
+        raise dg.Failure(f"dbt {words[0]} could not run: {done.stdout.strip()}")
+    found = json.loads(results.read_text(encoding="utf-8"))["results"]
+    return [Node(n["unique_id"].split(".")[2], str(n["status"]), str(n["message"])) for n in found]
 
 
 def test_names(settings: Settings) -> list[str]:

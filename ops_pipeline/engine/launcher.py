@@ -109,7 +109,11 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Be told whose runs these are; in the daemon, load now, before the first run asks."""
         super().register_instance(instance)
         if _is_daemon():
-            self._server()
+            self.warm_up()
+
+    def warm_up(self) -> None:
+        """Start loading, so that the first run finds it done."""
+        self._server()
 
     @property
     def server_pid(self) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ops_pipeline.cli import bench
+from ops_pipeline.cli.bench.dispatch import _ratios, _show_found
 from ops_pipeline.proofs import peers
 from ops_pipeline.proofs.backlog import FRESH
 from ops_pipeline.proofs.throughput import OURS, Durability, Measured
@@ -156,14 +156,14 @@ FOUND = [
 
 
 def test_ratio_is_to_the_fastest_of_ours_with_as_many_workers() -> None:
-    assert bench._ratios(FOUND) == [0.5, 1.0, 1.0, 1.0, 2.0, 0.25, 2.0, 2.0]
+    assert _ratios(FOUND) == [0.5, 1.0, 1.0, 1.0, 2.0, 0.25, 2.0, 2.0]
 
 
 def test_what_each_system_does_and_waits_for_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    bench._show_found([OURS, *peers.PEERS], FOUND)
+    _show_found([OURS, *peers.PEERS], FOUND)
     said = capsys.readouterr().out
     assert "to ours" in said
     for system in (OURS, *peers.PEERS):

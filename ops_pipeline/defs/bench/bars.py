@@ -24,6 +24,7 @@ from ops_pipeline.sandbox.server import serve
 from ops_pipeline.sandbox.world import SandboxWorld
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.bars import mark_answered
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.universe import replace_universe
 
@@ -57,6 +58,12 @@ def symbols(count: int) -> list[str]:
     """So many symbols: the default ones, then made ones."""
     made = (f"B{number:04}" for number in range(count))
     return [*DEFAULT_TICKERS, *made][:count]
+
+
+def track(settings: Settings, count: int) -> None:
+    """Make these tickers the universe of a scratch."""
+    with opened(settings) as engine, engine.begin() as connection:
+        replace_universe(connection, tickers_of(symbols(count)))
 
 
 @contextmanager

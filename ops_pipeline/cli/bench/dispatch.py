@@ -1,4 +1,4 @@
-"""The verb bench: what things cost on this machine, against the way one would write first."""
+"""bench dispatch: decisions a second, beside other queues."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
+from ops_pipeline.cli.bench.words import counts, within
 from ops_pipeline.cli.console import (
     JsonOption,
     err,
@@ -14,14 +15,11 @@ from ops_pipeline.cli.console import (
     progress,
     say,
     table,
-    working,
 )
 from ops_pipeline.cli.server import running_server
 from ops_pipeline.domain.errors import BadInput
-from ops_pipeline.local.ports import free_port
 from ops_pipeline.proofs.backlog import FRESH, Backlog, measure_backlog
 from ops_pipeline.proofs.peers import PEERS, need_peers, payload_bytes
-from ops_pipeline.proofs.scratch import entered, environment, scratch
 from ops_pipeline.proofs.throughput import (
     ONE_BY_ONE,
     OURS,
@@ -34,56 +32,12 @@ from ops_pipeline.proofs.throughput import (
 from ops_pipeline.proofs.workload import AT_MOST
 from ops_pipeline.settings import Mode
 
-app = typer.Typer(help="Measure, and compare with the naive way in the same run.")
-
-NAME = "bench"
-MAX_TICKERS = 10_000
 MAX_WORKERS = 16
 MAX_BATCH = 1_000
 MAX_REPEATS = 20
 MAX_BACKLOG = 5_000_000
 
 
-@app.command()
-def bars(
-    tickers: Annotated[str, typer.Option(help="Sizes of the universe.")] = "7,500,5000",
-    as_json: JsonOption = False,
-) -> None:
-    """Fetch and keep one minute of bars from a sandbox, for universes of these sizes."""
-    counts = _counts("tickers", tickers, MAX_TICKERS)
-    found = []
-    with running_server(Mode.SANDBOX) as settings:
-        for count in counts:
-            port = free_port()
-            with working(f"{count} tickers", quiet=as_json), scratch(settings, NAME):
-                variables = environment(settings, NAME) | {"OPS_SANDBOX_PORT": str(port)}
-                with entered(variables) as inside:
-                    from ops_pipeline.defs.bench import measure, sandbox_of
-
-                    with sandbox_of(count, port):
-                        found.append(measure(inside, count))
-    if as_json:
-        print_json([{**one.__dict__, "ratio": one.ratio} for one in found])
-        return
-    columns = ["tickers", "requests", "kB", "bars", "tick s", "fetch s", "naive s", "naive / ours"]
-    rows = [
-        [
-            one.tickers,
-            one.requests,
-            one.bytes // 1_000,
-            one.bars,
-            one.seconds,
-            one.fetch_seconds,
-            one.naive_fetch_seconds,
-            one.ratio,
-        ]
-        for one in found
-    ]
-    out.print(table("bars of one minute, and five of overlap", columns, rows))
-    say("naive: one request for each ticker, at most 500 of them; the ratio is per ticker")
-
-
-@app.command()
 def dispatch(
     recommendations: Annotated[
         int, typer.Option(help="For each measurement; 0 measures the backlog alone.")
@@ -102,16 +56,16 @@ def dispatch(
     as_json: JsonOption = False,
 ) -> None:
     """Work recommendations off, beside procrastinate and pgqueuer on the same server."""
-    _within("recommendations", recommendations, 0, AT_MOST)
-    _within("repeats", repeats, 1, MAX_REPEATS)
+    within("recommendations", recommendations, 0, AT_MOST)
+    within("repeats", repeats, 1, MAX_REPEATS)
     if backlog:
-        _within("backlog", backlog, FRESH + 1, MAX_BACKLOG)
+        within("backlog", backlog, FRESH + 1, MAX_BACKLOG)
     if not recommendations and not backlog:
         raise BadInput("there is nothing to measure without --recommendations and --backlog")
     plan = Plan(
         recommendations,
-        _counts("batches", batches, MAX_BATCH),
-        _counts("workers", workers, MAX_WORKERS),
+        counts("batches", batches, MAX_BATCH),
+        counts("workers", workers, MAX_WORKERS),
         repeats,
     )
     systems: list[System] = [ONE_BY_ONE, OURS]
@@ -246,15 +200,3 @@ def _show_backlog(cleared: Backlog) -> None:
     say("the plan of the first claim:")
     for line in worked.plan:
         say(f"  {line}")
-
-
-def _within(name: str, number: int, least: int, most: int) -> None:
-    if not least <= number <= most:
-        raise BadInput(f"--{name} must be a number from {least:,} to {most:,}, not {number:,}")
-
-
-def _counts(name: str, text: str, most: int) -> list[int]:
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and 0 < int(word) <= most for word in words):
-        raise BadInput(f"--{name} must be numbers from 1 to {most:,}, not {text!r}")
-    return [int(word) for word in words]

@@ -1,0 +1,12 @@
+"""The verb bench: what things cost on this machine, against the way one would write first."""
+
+import typer
+
+from ops_pipeline.cli.bench.bars import bars
+from ops_pipeline.cli.bench.dispatch import dispatch
+from ops_pipeline.cli.bench.tick import tick
+
+app = typer.Typer(help="Measure, and compare with the naive way in the same run.")
+app.command()(tick)
+app.command()(bars)
+app.command()(dispatch)

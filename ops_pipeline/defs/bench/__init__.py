@@ -1,0 +1,1 @@
+"""Measurements of what Dagster and its assets cost."""
