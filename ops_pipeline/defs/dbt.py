@@ -2,27 +2,30 @@
 
 import hashlib
 import json
+import logging
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource
 
 from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
 from ops_pipeline.domain.sentiment import CONFIDENT_PROBABILITY
 from ops_pipeline.domain.values import Model
 from ops_pipeline.settings import PROJECT_DIR, Settings, load
 
+log = logging.getLogger(__name__)
+
 DBT_DIR = PROJECT_DIR / "dbt_features"
+NO_MINUTE = datetime(2000, 1, 1, tzinfo=UTC)
 # Checks stand for themselves, and several sources come from one stage.
 TRANSLATOR = DagsterDbtTranslator(
     DagsterDbtTranslatorSettings(
@@ -42,8 +45,17 @@ def manifest_path(settings: Settings) -> Path:
 
 
 def warm() -> None:
-    """Import dbt and parse the project, so that each fork of this process finds that done."""
-    _manifest(load())
+    """Parse the project and run it over no minute, so that a fork of this process finds dbt warm.
+
+    Most of what a first run takes is dbt reading its own macros.
+    """
+    settings = load()
+    _manifest(settings)
+    try:
+        run(settings, "run", window_vars(NO_MINUTE, NO_MINUTE, Model("none", "", "", "")))
+    except dg.Failure as failure:
+        # Without it runs are slower, and where the database is at fault they say so themselves.
+        log.warning("dbt is not warm: %s", failure.description)
 
 
 def window_vars(start: datetime, end: datetime, model: Model) -> dict[str, object]:
@@ -103,18 +115,21 @@ def _in_process(settings: Settings, words: list[str]) -> list[Node]:
 
 
 def _as_command(settings: Settings, words: list[str]) -> list[Node]:
-    target = next(Path(word.partition("=")[2]) for word in words if word.startswith("--target"))
-    done = subprocess.run(
-        [sys.executable, "-m", "dbt.cli.main", *words],
-        env={**os.environ, **settings.environment()},
-        capture_output=True,
-        text=True,
-        check=False,
+    os.environ.update(settings.environment())
+    verb, *options = words
+    command = DbtCliResource(
+        project_dir=str(DBT_DIR),
+        profiles_dir=str(DBT_DIR),
+        dbt_executable=str(Path(sys.executable).with_name("dbt")),
     )
-    results = target / "run_results.json"
-    if not results.exists():
-        raise dg.Failure(f"dbt {words[0]} could not run: {done.stdout.strip()}")
-    found = json.loads(results.read_text(encoding="utf-8"))["results"]
+    target = next(Path(word.partition("=")[2]) for word in words if word.startswith("--target"))
+    done = command.cli(
+        [verb, *options], manifest=manifest_path(settings), target_path=target, raise_on_error=False
+    ).wait()
+    try:
+        found = done.get_artifact("run_results.json")["results"]
+    except FileNotFoundError:
+        raise dg.Failure(f"dbt {verb} could not run: {done.get_error()}") from None
     return [Node(n["unique_id"].split(".")[2], str(n["status"]), str(n["message"])) for n in found]
 
 

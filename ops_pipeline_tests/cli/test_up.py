@@ -79,6 +79,8 @@ def test_up_survives_kill_9_of_everything_and_down_leaves_nothing(
 
     running = [psutil.Process(pid) for pid in installation.pids()]
     running += [child for process in running for child in process.children(recursive=True)]
+    # Nothing was launched yet, and what runs are forked from is there.
+    assert sum("ops_pipeline.engine.forks" in process.cmdline() for process in running) == 1
     assert installation.run("down").returncode == 0
     assert [p for p in running if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert installation.run("status").returncode == 3

@@ -35,6 +35,7 @@ from ops_pipeline.settings import PROJECT_DIR
 from ops_pipeline.storage.knowledge import clock
 
 RUN_SECONDS = 180
+END_SECONDS = 5
 POLL_SECONDS = 0.1
 SAMPLE_SECONDS = 0.25
 LOCATION = "ops_pipeline"
@@ -149,7 +150,10 @@ def lab_of(way: Way, enter: Callable[[Mapping[str, str]], Any]) -> Iterator[Lab]
         way: how runs are launched.
         enter: a context in which child processes find these variables; they are gone after.
     """
+    before, mine = set(psutil.Process().children()), set[psutil.Process]()
     with ExitStack() as stack:
+        # Dagster tells code servers to end and does not wait; their database is gone after this.
+        stack.callback(lambda: _wait_for(mine))
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="ops-bench-"))
         (Path(home) / "dagster.yaml").write_text(yaml.safe_dump(_configuration(way)))
         with enter(way.variables):
@@ -160,7 +164,13 @@ def lab_of(way: Way, enter: Callable[[Mapping[str, str]], Any]) -> Iterator[Lab]
             workspace = stack.enter_context(
                 WorkspaceProcessContext(instance, target, code_server_log_level="WARNING")
             )
+        mine |= set(psutil.Process().children()) - before
         yield Lab(way, instance, workspace)
+
+
+def _wait_for(processes: set[psutil.Process]) -> None:
+    for process in psutil.wait_procs(processes, END_SECONDS)[1]:
+        process.kill()
 
 
 def _configuration(way: Way) -> dict[str, Any]:

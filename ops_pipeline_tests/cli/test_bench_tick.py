@@ -1,0 +1,69 @@
+"""The verb bench tick: both ways run minutes, and what is said of them. No time fails a test."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ops_pipeline.cli.bench.tick import _order, _show
+from ops_pipeline.defs.bench.plot import draw
+from ops_pipeline.defs.bench.tick import OURS, PHASES, STOCK, Tick, at, typical
+from ops_pipeline_tests.cli.test_verbs import Answer, Run, ready, run  # noqa: F401 - fixtures
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+def ran(way: str, seconds: float) -> Tick:
+    phases = dict.fromkeys(PHASES, seconds / len(PHASES))
+    return Tick(way, NOON, phases, seconds, 2 * seconds, 100.0)
+
+
+FOUND = [ran("ops-pipeline", s) for s in (1.0, 2.0, 3.0)] + [ran("stock", 20.0)]
+
+
+def test_minute_is_run_both_ways_and_its_phases_add_up(ready: Run) -> None:  # noqa: F811
+    answer = ready("bench", "tick", "--ticks", "1", "--stock", "1", "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert sorted(one["way"] for one in found) == ["ops-pipeline", "stock"]
+    for one in found:
+        assert list(one["phases"]) == list(PHASES)
+        assert all(seconds > 0 for seconds in one["phases"].values())
+        assert one["seconds"] == pytest.approx(sum(one["phases"].values()))
+        assert one["cpu_seconds"] > 0
+        assert one["memory_mb"] > 0
+    assert found[0]["minute"] != found[1]["minute"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--ticks", "0"], ["--ticks", "501"], ["--stock", "-1"], ["--tickers", "10001"]]
+)
+def test_numbers_out_of_bounds_are_refused_in_one_line(run: Run, words: list[str]) -> None:  # noqa: F811
+    answer = run("bench", "tick", *words)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "must be a number from" in answer.err
+
+
+def test_the_few_are_spread_among_the_many() -> None:
+    assert [way.name[0] for way in _order(OURS, 4, STOCK, 2)] == ["s", "o", "o", "s", "o", "o"]
+    assert _order(OURS, 5, STOCK, 5).count(STOCK) == 5
+
+
+def test_p50_p95_and_the_longest_are_of_the_ticks() -> None:
+    ticks = [ran("ops-pipeline", float(number)) for number in range(1, 101)]
+    assert [at(ticks, share) for share in (0, 0.5, 0.95, 1)] == [1, 51, 96, 100]
+    assert typical(ticks, "bars") == pytest.approx(50.5 / len(PHASES))
+
+
+def test_table_compares_the_ways_by_phase(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(FOUND, 7)
+    said = capsys.readouterr().out
+    assert "3 ops-pipeline, 1 stock" in said
+    (line,) = [text for text in said.splitlines() if text.strip().startswith("longest")]
+    assert line.split()[-3:] == ["3.00", "20.00", "6.67"]
+
+
+def test_phases_are_drawn(tmp_path: Path) -> None:
+    draw(FOUND, tmp_path / "phases.png")
+    assert (tmp_path / "phases.png").read_bytes().startswith(b"\x89PNG")
