@@ -17,7 +17,9 @@ from ops_pipeline.domain.thresholds import (
     OVERRIDES_EXAMPLE,
     PROFILES,
     DispatcherConfig,
+    SloRules,
     read_overrides,
+    slo_rules,
     strict_config,
     visible,
 )
@@ -125,6 +127,8 @@ class Settings:
     # Both unread: what is wrong in them stops the dispatcher, and nothing else.
     dispatcher_overrides: str = field(default="", repr=False)
     dispatcher_overrides_file: Path | None = None
+    # Unread, too: what is wrong in it stops no minute.
+    slo_overrides: str = field(default="", repr=False)
 
     @property
     def sandbox_url(self) -> str:
@@ -239,6 +243,7 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         paper_consent=_printable("OPS_PAPER_CONSENT", environ.get("OPS_PAPER_CONSENT") or ""),
         dispatcher_overrides=environ.get("OPS_DISPATCHER_CONFIG") or "",
         dispatcher_overrides_file=_overrides_file(environ),
+        slo_overrides=environ.get("OPS_SLO") or "",
     )
 
 
@@ -269,6 +274,19 @@ def dispatcher_config_of(settings: Settings) -> DispatcherConfig:
     except ValueError as error:
         raise BadConfiguration(f"{source} {error}", f"it reads like {OVERRIDES_EXAMPLE}") from None
     return dispatcher_config(settings.mode, overrides)
+
+
+def slo_rules_of(settings: Settings) -> SloRules:
+    """The limits of the minute loop with the operator's overrides, which are read now.
+
+    Raises:
+        BadConfiguration: there are overrides that cannot be used; the message says why.
+    """
+    try:
+        return slo_rules(read_overrides(settings.slo_overrides))
+    except ValueError as error:
+        hint = "docs/thresholds.md has every key"
+        raise BadConfiguration(f"OPS_SLO: {error}", hint) from None
 
 
 def require_consent(settings: Settings, account_number: str) -> None:

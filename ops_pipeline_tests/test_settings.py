@@ -23,6 +23,7 @@ from ops_pipeline.settings import (
     dispatcher_config_of,
     load,
     require_consent,
+    slo_rules_of,
 )
 
 KEY, SECRET = "PKTOPSECRETKEY123456", "s3cr3tOfTheAccount"
@@ -620,3 +621,34 @@ def test_what_children_are_handed_holds_no_key_and_no_consent(mode: str) -> None
     database = "postgresql://127.0.0.1/ops_pipeline"
     given = loaded(mode, DATABASE_URL=database, OPS_PAPER_CONSENT=ACCOUNT).environment()
     assert not {KEY, SECRET, SANDBOX_KEY, SANDBOX_SECRET, ACCOUNT} & set(given.values())
+
+
+# The limits of the minute loop.
+
+
+def test_limits_of_the_loop_are_overridden_key_by_key() -> None:
+    rules = slo_rules_of(loaded(OPS_SLO='{"max_late_minutes": 5, "signals_warn_seconds": 12}'))
+    usual = slo_rules_of(loaded())
+    assert (rules.max_late_minutes, rules.signals_warn_seconds) == (5, 12)
+    assert rules.signals_error_seconds == usual.signals_error_seconds
+
+
+@pytest.mark.parametrize(
+    ("document", "named"),
+    [
+        ('{"max_late": 5}', "max_late: extra inputs"),
+        ('{"max_late_minutes": "5"}', "max_late_minutes: input should be a valid integer"),
+        ('{"max_skipped_minutes": -1}', "max_skipped_minutes: input should be greater"),
+        ('{"signals_warn_seconds": 60}', "must not be more than signals_error_seconds"),
+        ("5", "must be one JSON object"),
+        ("{", "is no JSON"),
+    ],
+)
+def test_bad_limits_of_the_loop_are_refused_in_one_line_when_they_are_asked_for(
+    document: str, named: str
+) -> None:
+    settings = loaded(OPS_SLO=document)
+    with pytest.raises(BadConfiguration, match=named) as refused:
+        slo_rules_of(settings)
+    assert str(refused.value).startswith("OPS_SLO: ")
+    assert "\n" not in str(refused.value)

@@ -204,6 +204,56 @@ class DispatcherConfig(_Frozen):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class SloRules(_Frozen):
+    """From where on the minute loop is told to an operator; OPS_SLO overrides these key by key."""
+
+    signals_warn_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=3_600,
+        allow_inf_nan=False,
+        description="p95 from settling to signals that is a warning: five times the goal of 2 s,"
+        " and a thirtieth of a recommendation's life.",
+    )
+    signals_error_seconds: float = Field(
+        45.0,
+        gt=0,
+        le=3_600,
+        allow_inf_nan=False,
+        description="p95 that is an error: 15 s later the next minute settles, and the dispatcher"
+        " needs those.",
+    )
+    max_skipped_minutes: int = Field(
+        0,
+        ge=0,
+        le=1_440,
+        description="More are an error: what is caught up later trades late or not at all.",
+    )
+    max_late_minutes: int = Field(
+        0,
+        ge=0,
+        le=1_440,
+        description="More are a warning: such a minute was decided, and delayed the next one.",
+    )
+    max_event_log_mb_per_day: float = Field(
+        500.0,
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="More is a warning: twice what a day round the clock takes, at a data run and"
+        " a dispatcher run a minute.",
+    )
+
+    @model_validator(mode="after")
+    def _warning_comes_first(self) -> "SloRules":
+        if self.signals_warn_seconds > self.signals_error_seconds:
+            raise ValueError(
+                f"signals_warn_seconds ({self.signals_warn_seconds:g}) must not be more than"
+                f" signals_error_seconds ({self.signals_error_seconds:g})"
+            )
+        return self
+
+
 # At the production default a day without news rarely trades; these modes exist to be watched.
 PROFILES: dict[str, dict[str, Any]] = {
     "replay": {"confidence_min": 0.55},
@@ -251,6 +301,20 @@ def strict_config(values: Mapping[str, Any]) -> DispatcherConfig:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ValueError(_sentence(first)) from None
+
+
+def slo_rules(values: Mapping[str, Any]) -> SloRules:
+    """Defaults and these values, as JSON gives them; none is turned into another type.
+
+    Raises:
+        ValueError: a key or a value is refused; the message is one line that names it.
+    """
+    try:
+        return SloRules.model_validate(values, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = f"{visible(str(first['loc'][0]))}: " if first["loc"] else ""
+        raise ValueError(f"{where}{first['msg'].lower()}") from None
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ VOLATILE = (
     "dispatcher_run_id",
     "orchestrator_run_id",
     "written_at",
+    "first_written_at",
     "created_at",
     "claimed_at",
     "lease_until",

@@ -21,7 +21,7 @@ from ops_pipeline_tests.storage.trade import (
 
 BY_NAME = {table.name: table for table in TABLES}
 # What is no part of a session: it is set before one is played, or moved while it is; a crash adds
-# attempts, a replay has no orders, and each installation is its own.
+# attempts, a replay has no orders and measures nothing, and each installation is its own.
 LEFT_OUT = {
     "accounts",
     "bar_coverage",
@@ -30,6 +30,8 @@ LEFT_OUT = {
     "installation",
     "leases",
     "order_intents",
+    "pipeline_slo",
+    "pipeline_slo_counters",
     "replay_clock",
     "replay_sessions",
     "schema_migrations",
@@ -151,7 +153,7 @@ def test_smallest_change_of_any_number_changes_the_document(trade: Connection, n
 
 LATER = "now() + interval '1 hour'"
 MAY_DIFFER = {
-    "stage_minutes": f"run_id = 'another', written_at = {LATER}",
+    "stage_minutes": f"run_id = 'another', written_at = {LATER}, first_written_at = {LATER}",
     "minute_cutoffs": f"run_id = 'another', written_at = {LATER}",
     "bars_1m": f"written_at = {LATER}",
     "bar_revisions": f"written_at = {LATER}",

@@ -3,19 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ops_pipeline.domain.gates import GATES
-from ops_pipeline.domain.thresholds import PROFILES, TIERS, DispatcherConfig
+from ops_pipeline.domain.thresholds import PROFILES, TIERS, DispatcherConfig, SloRules
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def thresholds_page() -> str:
-    """Every setting of the dispatcher, the tiers and the gates, as a page."""
-    schema = DispatcherConfig.model_json_schema()["properties"]
-    settings = [
-        f"| `{name}` | {_default(entry)} | {_range(entry)} | {entry['description']} |"
-        for name, entry in schema.items()
-    ]
+    """Every setting of the dispatcher, the tiers, the gates and the loop's limits, as a page."""
     tiers = [
         f"| {name} | {'-' if name == 'large' else f'{tier.max_equity_usd:,.0f}'} "
         f"| {tier.risk_per_trade} | {tier.confidence_floor} |"
@@ -33,7 +30,7 @@ def thresholds_page() -> str:
         "",
         "| setting | default | range | effect |",
         "|---|---|---|---|",
-        *settings,
+        *_settings(DispatcherConfig),
         "",
         "Modes that change a default:",
         "",
@@ -48,8 +45,21 @@ def thresholds_page() -> str:
         "| # | gate | closing orders have to pass |",
         "|---|---|---|",
         *gates,
+        "",
+        "Limits of the minute loop, held by the checks of `pipeline_slo`; `OPS_SLO` overrides:",
+        "",
+        "| limit | default | range | why |",
+        "|---|---|---|---|",
+        *_settings(SloRules),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _settings(rules: type[BaseModel]) -> list[str]:
+    return [
+        f"| `{name}` | {_default(entry)} | {_range(entry)} | {entry['description']} |"
+        for name, entry in rules.model_json_schema()["properties"].items()
+    ]
 
 
 def _default(entry: dict[str, Any]) -> str:
