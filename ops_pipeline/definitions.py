@@ -11,8 +11,15 @@ from ops_pipeline.defs.checks.freshness import bars_are_fresh
 from ops_pipeline.defs.checks.lookahead import nothing_looks_ahead
 from ops_pipeline.defs.checks.overnight import no_position_is_held_overnight
 from ops_pipeline.defs.checks.quarantine import no_ticker_is_quarantined
+from ops_pipeline.defs.checks.slo import slo_limits
 from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
-from ops_pipeline.defs.jobs import acceptance_job, dispatch_job, lookahead_job, minute_job
+from ops_pipeline.defs.jobs import (
+    acceptance_job,
+    dispatch_job,
+    lookahead_job,
+    minute_job,
+    slo_job,
+)
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.schedules import (
     acceptance_schedule,
@@ -20,7 +27,9 @@ from ops_pipeline.defs.schedules import (
     dispatch_sensor,
     lookahead_schedule,
     minute_schedule,
+    slo_schedule,
 )
+from ops_pipeline.defs.slo import pipeline_slo
 from ops_pipeline.domain.stages import BARS, FEATURES, NEWS, SENTIMENT, SIGNALS, WATCHLIST
 from ops_pipeline.settings import Settings, load
 
@@ -39,6 +48,7 @@ def build(settings: Settings) -> dg.Definitions:
             ),
             executions_asset(settings, [SIGNALS]),
             exactly_once_certificate,
+            pipeline_slo,
         ],
         asset_checks=[
             acceptance,
@@ -48,9 +58,10 @@ def build(settings: Settings) -> dg.Definitions:
             no_position_is_held_overnight,
             features_checks(settings),
             nothing_looks_ahead,
+            slo_limits,
         ],
-        jobs=[minute_job, dispatch_job, acceptance_job, lookahead_job],
-        schedules=[minute_schedule, acceptance_schedule, lookahead_schedule],
+        jobs=[minute_job, dispatch_job, acceptance_job, lookahead_job, slo_job],
+        schedules=[minute_schedule, acceptance_schedule, lookahead_schedule, slo_schedule],
         sensors=[dispatch_sensor, bars_sensor],
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.

@@ -1,4 +1,4 @@
-"""The jobs: the minute graph, the dispatcher, the checks, the look-ahead proof."""
+"""The jobs: the minute graph, the dispatcher, the checks, the look-ahead proof, the measure."""
 
 import dagster as dg
 
@@ -33,4 +33,11 @@ lookahead_job = dg.define_asset_job(
     selection=dg.AssetSelection.checks_for_assets("signals"),
     description="Decide minutes of the newest closed session again, without their future.",
     tags={LANE: "proof", "dagster/max_runtime": "1800"},
+)
+
+slo_job = dg.define_asset_job(
+    "slo_job",
+    selection=dg.AssetSelection.assets("pipeline_slo"),
+    description="How fast a session's minutes were, and the checks of that.",
+    tags={LANE: "slo", "dagster/max_runtime": "300"},
 )

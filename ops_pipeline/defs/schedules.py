@@ -18,11 +18,14 @@ from ops_pipeline.defs.jobs import (
     dispatch_job,
     lookahead_job,
     minute_job,
+    slo_job,
 )
 from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.session import MINUTE, newest_closed_minute
+from ops_pipeline.domain.slo import FIRST_LOOK, session_to_measure
 from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, Stage
+from ops_pipeline.settings import Mode
 from ops_pipeline.storage.dispatch import is_waiting
 from ops_pipeline.storage.knowledge import finished_minutes
 from ops_pipeline.storage.services import switches
@@ -156,6 +159,30 @@ lookahead_schedule = _live_schedule(
     "30 21 * * *",
     "Prove the newest session once a day, after the close.",
 )
+
+
+@dg.schedule(
+    job=slo_job,
+    cron_schedule="5 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def slo_schedule(
+    context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.RunRequest | dg.SkipReason:
+    """Measure a session five minutes after its close; in the sandbox, which has none, each hour."""
+    if not pipeline.mode.is_live:
+        return REPLAY
+    # The tick's own hour: one that comes late still measures the session that it was for.
+    at = context.scheduled_execution_time
+    session = session_to_measure(pipeline.calendar, at)
+    has_just_closed = session.closes_at <= at < session.closes_at + FIRST_LOOK
+    if pipeline.mode is not Mode.SANDBOX and not has_just_closed:
+        return dg.SkipReason("no session has closed in the last hour")
+    return dg.RunRequest(
+        run_config={"ops": {"pipeline_slo": {"config": {"session": session.day.isoformat()}}}},
+        tags={"ops/mode": pipeline.mode.value},
+    )
 
 
 def _is_busy(instance: dg.DagsterInstance, lane: str) -> bool:

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from ops_pipeline.domain.slo import NAMES
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline_tests.defs.world import STAGES, open_world
 
@@ -24,6 +25,7 @@ PARENTS = {
     "watchlist": {"features", "watchlist"},
     "signals": {"features", "watchlist", "signals"},
     "executions": {"signals"},
+    "pipeline_slo": {"signals", "executions"},
 }
 
 
@@ -46,8 +48,8 @@ def own_keys(graph: AssetGraph) -> set[str]:
     return {key.to_user_string() for key in graph.materializable_asset_keys}
 
 
-def test_assets_are_the_six_stages_and_the_executions(graph: AssetGraph) -> None:
-    assert own_keys(graph) == {*STAGES, "executions"}
+def test_assets_are_the_six_stages_the_executions_and_the_measure(graph: AssetGraph) -> None:
+    assert own_keys(graph) == {*STAGES, "executions", "pipeline_slo"}
 
 
 def test_no_other_key_is_mentioned(graph: AssetGraph) -> None:
@@ -63,7 +65,8 @@ def test_groups_are_the_words_of_the_stages(graph: AssetGraph) -> None:
     groups = {
         key.to_user_string(): graph.get(key).group_name for key in graph.materializable_asset_keys
     }
-    assert groups == {**{name: name for name in STAGES}, "executions": "dispatch"}
+    own = {"executions": "dispatch", "pipeline_slo": "slo"}
+    assert groups == {**{name: name for name in STAGES}, **own}
 
 
 @pytest.mark.parametrize("name", PARENTS)
@@ -102,7 +105,7 @@ def test_range_of_a_stage_is_one_run(graph: AssetGraph, name: str) -> None:
 
 def test_replay_has_no_freshness_policies(graph: AssetGraph) -> None:
     policies = [graph.get(key).freshness_policy for key in graph.materializable_asset_keys]
-    assert policies == [None] * 7
+    assert policies == [None] * 8
 
 
 def test_sandbox_stages_have_freshness_policies(template: Settings) -> None:
@@ -131,8 +134,8 @@ def test_sandbox_partitions_go_round_the_clock(template: Settings) -> None:
 def test_jobs_schedules_and_sensors_have_their_names(definitions: dg.Definitions) -> None:
     repository = definitions.get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"minute_job", "dispatch_job", "acceptance_job", "lookahead_job"}
-    names = {"minute_schedule", "acceptance_schedule", "lookahead_schedule"}
+    assert jobs == {"minute_job", "dispatch_job", "acceptance_job", "lookahead_job", "slo_job"}
+    names = {"minute_schedule", "acceptance_schedule", "lookahead_schedule", "slo_schedule"}
     assert {s.name for s in repository.schedule_defs} == names
     assert {s.name for s in repository.sensor_defs if s.name == "dispatch_sensor"}
 
@@ -152,6 +155,12 @@ def test_dispatch_job_takes_the_checks_of_the_executions_along(definitions: dg.D
 def test_lookahead_job_has_the_proof_alone(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_job_def("lookahead_job").asset_layer.asset_graph
     assert {key.name for key in graph.asset_check_keys} == {"nothing_looks_ahead"}
+
+
+def test_slo_job_measures_and_judges(definitions: dg.Definitions) -> None:
+    layer = definitions.resolve_job_def("slo_job").asset_layer
+    assert {key.to_user_string() for key in layer.selected_asset_keys} == {"pipeline_slo"}
+    assert {key.name for key in layer.asset_graph.asset_check_keys} == {*NAMES}
 
 
 def test_acceptance_job_has_all_eleven_checks(definitions: dg.Definitions) -> None:

@@ -13,6 +13,7 @@ from ops_pipeline.defs.schedules import (
     bars_sensor,
     dispatch_sensor,
     minute_schedule,
+    slo_schedule,
 )
 from ops_pipeline.domain.session import MINUTE
 from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, NEWS, SENTIMENT, Stage
@@ -45,11 +46,13 @@ def live(
         kept.delete_run(run.run_id)
 
 
-def ask_schedule(world: World, schedule: dg.ScheduleDefinition) -> dg.RunRequest | dg.SkipReason:
+def ask_schedule(
+    world: World, schedule: dg.ScheduleDefinition, at: datetime = NOW
+) -> dg.RunRequest | dg.SkipReason:
     with dg.build_schedule_context(
         instance=world.instance,
         resources={"pipeline": world.pipeline},
-        scheduled_execution_time=NOW,
+        scheduled_execution_time=at,
     ) as context:
         return schedule(context)
 
@@ -112,7 +115,7 @@ def reason(answer: dg.RunRequest | dg.SkipReason) -> str:
     return answer.skip_message or ""
 
 
-@pytest.mark.parametrize("schedule", [minute_schedule, acceptance_schedule])
+@pytest.mark.parametrize("schedule", [minute_schedule, acceptance_schedule, slo_schedule])
 def test_schedules_leave_a_replay_to_its_driver(
     world: World, schedule: dg.ScheduleDefinition
 ) -> None:
@@ -278,3 +281,49 @@ def test_the_checks_of_the_bars_are_told_when_they_change_and_else_not(live: Wor
 
 def test_the_checks_of_the_bars_are_silent_in_a_replay(world: World) -> None:
     assert isinstance(ask_bars(world), dg.SkipReason)
+
+
+def measured(answer: dg.RunRequest | dg.SkipReason) -> str:
+    assert isinstance(answer, dg.RunRequest), answer
+    return str(answer.run_config["ops"]["pipeline_slo"]["config"]["session"])
+
+
+def utc(day: int, hour: int) -> datetime:
+    """Five minutes past an hour in November 2025."""
+    return datetime(2025, 11, day, hour, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("hour", "day"), [(0, "2025-11-27"), (1, "2025-11-28"), (23, "2025-11-28")]
+)
+def test_sandbox_is_measured_each_hour(live: World, hour: int, day: str) -> None:
+    assert measured(ask_schedule(live, slo_schedule, utc(28, hour))) == day
+
+
+@pytest.fixture
+def market_hours(live: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The same, on the calendar of the exchange."""
+    monkeypatch.setattr(live.pipeline, "mode", Mode.SIMULATED)
+    monkeypatch.setattr(live.pipeline, "calendar", Mode.SIMULATED.calendar)
+    return live
+
+
+@pytest.mark.parametrize(
+    ("at", "day"),
+    [
+        (utc(26, 21), "2025-11-26"),
+        (utc(28, 18), "2025-11-28"),  # a half day
+        (datetime(2025, 10, 31, 20, 5, tzinfo=UTC), "2025-10-31"),  # before the clocks go back
+        (datetime(2025, 11, 3, 21, 5, tzinfo=UTC), "2025-11-03"),
+    ],
+)
+def test_session_is_measured_five_minutes_after_its_close(
+    market_hours: World, at: datetime, day: str
+) -> None:
+    assert measured(ask_schedule(market_hours, slo_schedule, at)) == day
+
+
+@pytest.mark.parametrize("at", [utc(26, 20), utc(26, 22), utc(28, 21), utc(27, 21), utc(30, 21)])
+def test_nothing_is_measured_at_another_hour(market_hours: World, at: datetime) -> None:
+    answer = ask_schedule(market_hours, slo_schedule, at)
+    assert reason(answer) == "no session has closed in the last hour"

@@ -1,0 +1,44 @@
+"""The limits of the minute loop, as checks of what was measured last."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.defs.slo import IN_A_REPLAY, KEY
+from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.slo import NAMES, verdicts
+from ops_pipeline.settings import slo_rules_of
+from ops_pipeline.storage import slo
+
+SPECS = [
+    dg.AssetCheckSpec(name, asset=KEY, description=f"Limit of the minute loop: {name}")
+    for name in NAMES
+]
+
+
+@dg.multi_asset_check(specs=SPECS, name="slo_limits")
+def slo_limits(
+    context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.AssetCheckResult]:
+    """Hold the session that was measured last against the limits; never measured passes nothing."""
+    if not pipeline.mode.is_live:
+        for name in NAMES:
+            yield _result(Verdict(name, Level.NORMAL, f"not run: {IN_A_REPLAY}"))
+        return
+    with pipeline.engine.connect() as connection:
+        measured = slo.read(connection)
+    for verdict in verdicts(measured, slo_rules_of(pipeline.settings)):
+        yield _result(verdict)
+
+
+def _result(verdict: Verdict) -> dg.AssetCheckResult:
+    is_error = verdict.level is Level.CRITICAL
+    return dg.AssetCheckResult(
+        asset_key=KEY,
+        check_name=verdict.name,
+        passed=verdict.is_normal,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        description=verdict.finding,
+        metadata={"expected": verdict.expected, **verdict.observed},
+    )

@@ -1,0 +1,74 @@
+"""How the minute loop has done as an asset: a session's phases as numbers that the UI draws."""
+
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.session import Session
+from ops_pipeline.domain.slo import Measurement, session_to_measure
+from ops_pipeline.operations.slo import measure_and_keep
+from ops_pipeline.storage.engine import open_engine
+
+KEY = "pipeline_slo"
+IN_A_REPLAY = "a replay is not measured: its clock is the past"
+
+
+class SloConfig(dg.Config):
+    """Which session to measure; without one, the newest that has been open for an hour."""
+
+    session: str | None = None
+
+
+@dg.asset(
+    name=KEY,
+    group_name="slo",
+    deps=["signals", "executions"],
+    description="How fast the minutes of a session were, which of them were missed, and what they"
+    " took on disk. Measuring a session again replaces what is kept of it.",
+)
+def pipeline_slo(
+    context: dg.AssetExecutionContext, config: SloConfig, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.MaterializeResult[Any]:
+    """Measure one session, and keep it."""
+    if not pipeline.mode.is_live:
+        return dg.MaterializeResult(metadata={"measured": IN_A_REPLAY})
+    session, settings = _session(config, pipeline), pipeline.settings
+    dagster = open_engine(settings, settings.dagster_database)
+    try:
+        measured = measure_and_keep(
+            pipeline.engine, dagster, pipeline.calendar, session, pipeline.timing, pipeline.now()
+        )
+    finally:
+        dagster.dispose()
+    return dg.MaterializeResult(metadata=_metadata(measured))
+
+
+def _session(config: SloConfig, pipeline: Pipeline) -> Session:
+    if config.session is None:
+        return session_to_measure(pipeline.calendar, pipeline.now())
+    try:
+        session = pipeline.calendar.on(date.fromisoformat(config.session))
+    except ValueError:
+        session = None
+    if session is None:
+        raise BadInput(f"{config.session} is no session")
+    return session
+
+
+def _metadata(measured: Measurement) -> dict[str, Any]:
+    """Each number by itself, because only those are drawn; what is not known is left out."""
+    turns, growth = measured.turns, measured.growth
+    told: dict[str, Any] = {
+        "session": measured.session_date.isoformat(),
+        "minutes": turns.minutes,
+        "skipped": turns.skipped,
+        "late": turns.late,
+        **growth.__dict__,
+    }
+    for phase in measured.phases:
+        numbers = {name: value for name, value in phase.__dict__.items() if name != "phase"}
+        told |= {f"{phase.phase}_{name}": value for name, value in numbers.items()}
+    return {name: value for name, value in told.items() if value is not None}
