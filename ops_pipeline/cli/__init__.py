@@ -17,6 +17,7 @@ from ops_pipeline.cli.lookahead import lookahead
 from ops_pipeline.cli.parity import parity
 from ops_pipeline.cli.replay import replay
 from ops_pipeline.cli.sandbox import sandbox
+from ops_pipeline.cli.slo import slo
 from ops_pipeline.domain.errors import OperatorError
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command()(lifecycle.down)
 app.command()(sandbox)
 app.command()(watch.status)
 app.command()(watch.check)
+app.command()(slo)
 app.command()(doctor)
 app.command()(trading.halt)
 app.command()(trading.reduce)
