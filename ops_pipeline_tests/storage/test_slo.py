@@ -120,6 +120,16 @@ def test_minutes_that_a_later_run_caught_up_are_skipped_and_give_no_seconds(
     assert phases[CLOSE_TO_BARS].max_seconds == 22
 
 
+@pytest.mark.parametrize("due", [2, 3])
+def test_a_minute_that_the_next_ones_run_took_along_is_skipped_however_soon(
+    connection: Connection, due: int
+) -> None:
+    take(connection, at(0))
+    # News, which wait for nothing, are there 65 s after the first of the two has closed.
+    take(connection, at(1), at(2), news=5, **IN_TIME)
+    assert measured(connection, due)[0] == Turns(due, skipped=1, first_skipped=at(1))
+
+
 def test_the_last_minute_is_skipped_when_the_next_sessions_run_caught_it_up(
     connection: Connection,
 ) -> None:
