@@ -11,7 +11,7 @@ from ops_pipeline.cli.server import connected
 from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import both_zones
-from ops_pipeline.domain.slo import MEGABYTE, Measurement, verdicts
+from ops_pipeline.domain.slo import IN_A_REPLAY, MEGABYTE, Measurement, verdicts
 from ops_pipeline.settings import slo_rules_of
 from ops_pipeline.storage.slo import read
 
@@ -33,10 +33,7 @@ def slo(
     first = parse_day(day)[0] if day else None
     with connected(mode) as (settings, connection):
         if not settings.mode.is_live:
-            raise BadInput(
-                "a replay is not measured: its clock is the past",
-                "name a live mode: --mode sandbox",
-            )
+            raise BadInput(IN_A_REPLAY, "name a live mode: --mode sandbox")
         measured = read(connection, first)
         found = Judged(measured, verdicts(measured, slo_rules_of(settings)))
     is_normal = all(verdict.is_normal for verdict in found.verdicts)

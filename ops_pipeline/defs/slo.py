@@ -8,12 +8,11 @@ import dagster as dg
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Session
-from ops_pipeline.domain.slo import Measurement, session_to_measure
+from ops_pipeline.domain.slo import IN_A_REPLAY, Measurement, session_to_measure
 from ops_pipeline.operations.slo import measure_and_keep
 from ops_pipeline.storage.engine import open_engine
 
 KEY = "pipeline_slo"
-IN_A_REPLAY = "a replay is not measured: its clock is the past"
 
 
 class SloConfig(dg.Config):

@@ -24,6 +24,7 @@ PROMPT, SKIPPED = "signals_are_prompt", "no_minute_is_skipped"
 LATE, GROWTH = "no_minute_is_late", "event_log_growth_is_bounded"
 NAMES = (PROMPT, SKIPPED, LATE, GROWTH)
 
+IN_A_REPLAY = "a replay is not measured: its clock is the past"
 # Percentiles of fewer minutes say little.
 FIRST_LOOK = timedelta(hours=1)
 # Files grow in steps; over less time than this a day's growth cannot be told.

@@ -131,6 +131,7 @@ def test_a_skipped_minute_is_an_error_and_a_late_one_a_warning(live: World) -> N
     }
     found = checks(outcome)
     assert (found[SKIPPED].description or "").startswith("1 of 4 minutes, the first at ")
+    assert found[SKIPPED].metadata["session"].value == yesterday(live).day.isoformat()
     assert found[PROMPT].metadata["p95_seconds"].value == pytest.approx(4 + 0.9 * 57)
 
 

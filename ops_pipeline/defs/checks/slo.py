@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ops_pipeline.defs.resources import Pipeline
-from ops_pipeline.defs.slo import IN_A_REPLAY, KEY
+from ops_pipeline.defs.slo import KEY
 from ops_pipeline.domain.acceptance import Level, Verdict
-from ops_pipeline.domain.slo import NAMES, verdicts
+from ops_pipeline.domain.slo import IN_A_REPLAY, NAMES, verdicts
 from ops_pipeline.settings import slo_rules_of
 from ops_pipeline.storage import slo
 
@@ -28,11 +28,12 @@ def slo_limits(
         return
     with pipeline.engine.connect() as connection:
         measured = slo.read(connection)
+    session = measured.session_date.isoformat() if measured else "none"
     for verdict in verdicts(measured, slo_rules_of(pipeline.settings)):
-        yield _result(verdict)
+        yield _result(verdict, session)
 
 
-def _result(verdict: Verdict) -> dg.AssetCheckResult:
+def _result(verdict: Verdict, session: str = "none") -> dg.AssetCheckResult:
     is_error = verdict.level is Level.CRITICAL
     return dg.AssetCheckResult(
         asset_key=KEY,
@@ -40,5 +41,5 @@ def _result(verdict: Verdict) -> dg.AssetCheckResult:
         passed=verdict.is_normal,
         severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
         description=verdict.finding,
-        metadata={"expected": verdict.expected, **verdict.observed},
+        metadata={"session": session, "expected": verdict.expected, **verdict.observed},
     )
