@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ops_pipeline.domain.errors import BadConfiguration, Unsafe
+from ops_pipeline.domain.retention import MAX_DAYS, Retention
 from ops_pipeline.domain.session import ROUND_THE_CLOCK, Calendar
 from ops_pipeline.domain.thresholds import (
     MAX_OVERRIDES_BYTES,
@@ -129,6 +130,7 @@ class Settings:
     dispatcher_overrides_file: Path | None = None
     # Unread, too: what is wrong in it stops no minute.
     slo_overrides: str = field(default="", repr=False)
+    retention: Retention = field(default_factory=Retention)
 
     @property
     def sandbox_url(self) -> str:
@@ -244,6 +246,7 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         dispatcher_overrides=environ.get("OPS_DISPATCHER_CONFIG") or "",
         dispatcher_overrides_file=_overrides_file(environ),
         slo_overrides=environ.get("OPS_SLO") or "",
+        retention=_retention(environ),
     )
 
 
@@ -479,6 +482,25 @@ def _switch(name: str, environ: Mapping[str, str]) -> bool:
 def _port(name: str, text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise BadConfiguration(f"{name} must be a port between 1 and 65535, not {text!r}")
+    return int(text)
+
+
+def _retention(environ: Mapping[str, str]) -> Retention:
+    variables = {
+        "ticks_days": "OPS_KEEP_TICKS_DAYS",
+        "logs_days": "OPS_KEEP_LOGS_DAYS",
+        "signals_days": "OPS_KEEP_SIGNALS_DAYS",
+    }
+    given = {field: environ.get(name) for field, name in variables.items()}
+    return Retention(**{f: _days(variables[f], text) for f, text in given.items() if text})
+
+
+def _days(name: str, text: str) -> int:
+    # What is longer than six digits is out of range before it is read.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 6 and 0 < int(text) <= MAX_DAYS):
+        raise BadConfiguration(
+            f"{name} must be a whole number of days from 1 to {MAX_DAYS:,}, not {visible(text)!r}"
+        )
     return int(text)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError, Unsafe
+from ops_pipeline.domain.retention import Retention
 from ops_pipeline.settings import (
     PROJECT_DIR,
     SANDBOX_KEY,
@@ -191,6 +192,19 @@ def test_a_seed_that_is_no_number_is_refused_by_name() -> None:
     for text in ("-1", "x", "\u00b2"):
         with pytest.raises(BadConfiguration, match="OPS_SEED must be a whole number"):
             loaded(OPS_SEED=text)
+
+
+def test_days_of_retention_are_those_of_the_environment_or_the_defaults() -> None:
+    assert loaded().retention == Retention() == Retention(14, 7, 90)
+    given = loaded(OPS_KEEP_TICKS_DAYS="1", OPS_KEEP_LOGS_DAYS="2", OPS_KEEP_SIGNALS_DAYS="3650")
+    assert given.retention == Retention(1, 2, 3_650)
+
+
+@pytest.mark.parametrize("name", ["TICKS", "LOGS", "SIGNALS"])
+@pytest.mark.parametrize("text", ["0", "-1", "3651", "1.5", "week", "\u00b2", "9" * 5_000])
+def test_days_of_retention_that_are_none_are_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(BadConfiguration, match="must be a whole number of days from 1 to 3,650"):
+        loaded(**{f"OPS_KEEP_{name}_DAYS": text})
 
 
 def test_the_universe_file_is_a_path_of_its_own_or_none(

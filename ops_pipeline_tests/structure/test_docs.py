@@ -40,7 +40,7 @@ def test_readme_is_one_page() -> None:
 @pytest.mark.parametrize(
     "variable",
     re.findall(
-        r"\b((?:OPS|DB|DATABASE)_[A-Z]+(?:_[A-Z]+)?)=",
+        r"\b((?:OPS|DB|DATABASE)(?:_[A-Z]+)+)=",
         (ROOT / ".env.example").read_text(encoding="utf-8"),
     ),
 )
