@@ -18,15 +18,18 @@ from ops_pipeline.defs.jobs import (
     dispatch_job,
     lookahead_job,
     minute_job,
+    retention_job,
     slo_job,
 )
 from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.defs.retention import retention
 from ops_pipeline.defs.schedules import (
     acceptance_schedule,
     bars_sensor,
     dispatch_sensor,
     lookahead_schedule,
     minute_schedule,
+    retention_schedule,
     slo_schedule,
 )
 from ops_pipeline.defs.slo import pipeline_slo
@@ -49,6 +52,7 @@ def build(settings: Settings) -> dg.Definitions:
             executions_asset(settings, [SIGNALS]),
             exactly_once_certificate,
             pipeline_slo,
+            retention,
         ],
         asset_checks=[
             acceptance,
@@ -60,8 +64,21 @@ def build(settings: Settings) -> dg.Definitions:
             nothing_looks_ahead,
             slo_limits,
         ],
-        jobs=[minute_job, dispatch_job, acceptance_job, lookahead_job, slo_job],
-        schedules=[minute_schedule, acceptance_schedule, lookahead_schedule, slo_schedule],
+        jobs=[
+            minute_job,
+            dispatch_job,
+            acceptance_job,
+            lookahead_job,
+            slo_job,
+            retention_job,
+        ],
+        schedules=[
+            minute_schedule,
+            acceptance_schedule,
+            lookahead_schedule,
+            slo_schedule,
+            retention_schedule,
+        ],
         sensors=[dispatch_sensor, bars_sensor],
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.

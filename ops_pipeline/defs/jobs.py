@@ -41,3 +41,10 @@ slo_job = dg.define_asset_job(
     description="How fast a session's minutes were, and the checks of that.",
     tags={LANE: "slo", "dagster/max_runtime": "300"},
 )
+
+retention_job = dg.define_asset_job(
+    "retention_job",
+    selection=dg.AssetSelection.assets("retention"),
+    description="Remove what is kept for some days only.",
+    tags={LANE: "retention", "dagster/max_runtime": "3600"},
+)

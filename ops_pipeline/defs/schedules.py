@@ -18,6 +18,7 @@ from ops_pipeline.defs.jobs import (
     dispatch_job,
     lookahead_job,
     minute_job,
+    retention_job,
     slo_job,
 )
 from ops_pipeline.defs.partitions import partition_key
@@ -158,6 +159,12 @@ lookahead_schedule = _live_schedule(
     lookahead_job,
     "30 21 * * *",
     "Prove the newest session once a day, after the close.",
+)
+retention_schedule = _live_schedule(
+    "retention_schedule",
+    retention_job,
+    "15 5 * * *",
+    "Remove once a day, at night, what is kept for some days only.",
 )
 
 

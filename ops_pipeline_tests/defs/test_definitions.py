@@ -48,8 +48,10 @@ def own_keys(graph: AssetGraph) -> set[str]:
     return {key.to_user_string() for key in graph.materializable_asset_keys}
 
 
-def test_assets_are_the_six_stages_the_executions_and_the_measure(graph: AssetGraph) -> None:
-    assert own_keys(graph) == {*STAGES, "executions", "pipeline_slo"}
+def test_assets_are_the_stages_the_executions_the_measure_and_the_retention(
+    graph: AssetGraph,
+) -> None:
+    assert own_keys(graph) == {*STAGES, "executions", "pipeline_slo", "retention"}
 
 
 def test_no_other_key_is_mentioned(graph: AssetGraph) -> None:
@@ -65,7 +67,7 @@ def test_groups_are_the_words_of_the_stages(graph: AssetGraph) -> None:
     groups = {
         key.to_user_string(): graph.get(key).group_name for key in graph.materializable_asset_keys
     }
-    own = {"executions": "dispatch", "pipeline_slo": "slo"}
+    own = {"executions": "dispatch", "pipeline_slo": "slo", "retention": "retention"}
     assert groups == {**{name: name for name in STAGES}, **own}
 
 
@@ -134,9 +136,9 @@ def test_sandbox_partitions_go_round_the_clock(template: Settings) -> None:
 def test_jobs_schedules_and_sensors_have_their_names(definitions: dg.Definitions) -> None:
     repository = definitions.get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"minute_job", "dispatch_job", "acceptance_job", "lookahead_job", "slo_job"}
-    names = {"minute_schedule", "acceptance_schedule", "lookahead_schedule", "slo_schedule"}
-    assert {s.name for s in repository.schedule_defs} == names
+    scheduled = {"minute", "acceptance", "lookahead", "slo", "retention"}
+    assert jobs == {f"{name}_job" for name in (*scheduled, "dispatch")}
+    assert {s.name for s in repository.schedule_defs} == {f"{name}_schedule" for name in scheduled}
     assert {s.name for s in repository.sensor_defs if s.name == "dispatch_sensor"}
 
 

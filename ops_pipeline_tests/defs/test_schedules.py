@@ -13,6 +13,7 @@ from ops_pipeline.defs.schedules import (
     bars_sensor,
     dispatch_sensor,
     minute_schedule,
+    retention_schedule,
     slo_schedule,
 )
 from ops_pipeline.domain.session import MINUTE
@@ -115,7 +116,9 @@ def reason(answer: dg.RunRequest | dg.SkipReason) -> str:
     return answer.skip_message or ""
 
 
-@pytest.mark.parametrize("schedule", [minute_schedule, acceptance_schedule, slo_schedule])
+@pytest.mark.parametrize(
+    "schedule", [minute_schedule, acceptance_schedule, slo_schedule, retention_schedule]
+)
 def test_schedules_leave_a_replay_to_its_driver(
     world: World, schedule: dg.ScheduleDefinition
 ) -> None:
@@ -215,6 +218,7 @@ def test_catch_up_of_a_long_gap_takes_its_newest_minutes(live: World) -> None:
 
 def test_acceptance_is_asked_for_in_live_modes(live: World) -> None:
     assert isinstance(ask_schedule(live, acceptance_schedule), dg.RunRequest)
+    assert isinstance(ask_schedule(live, retention_schedule), dg.RunRequest)
 
 
 def test_run_requests_carry_the_mode(live: World) -> None:

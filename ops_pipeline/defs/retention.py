@@ -1,0 +1,137 @@
+"""The purge of what is no history, as a verb's work and as an asset of every day."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from typing import Any, Protocol
+
+import dagster as dg
+from sqlalchemy import Engine
+
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.retention import (
+    OUTPUT_FILES,
+    RUN_EVENTS,
+    SIGNALS,
+    TICKS,
+    Purge,
+    Removed,
+    TableSize,
+)
+from ops_pipeline.engine.retention import OldEvents, OldOutput, OldTicks, has_tables
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage.engine import open_engine, opened
+from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.retention import (
+    OldSignals,
+    database_bytes,
+    sole_purge,
+    table_bytes,
+    vacuum,
+)
+
+NAME = "retention"
+# Of a kind: what went so far, and how much there is.
+OnProgress = Callable[[str, int, int], None]
+
+
+class Old(Protocol):
+    """What is too old of one kind; an amount is rows or files, and bytes."""
+
+    def count(self) -> tuple[int, int]:
+        """How much there is."""
+
+    def remove(self) -> Iterator[tuple[int, int]]:
+        """Delete it in small transactions; yields what went with each."""
+
+
+def _quiet(kind: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def purge(
+    settings: Settings,
+    now: datetime,
+    *,
+    is_dry_run: bool = False,
+    on_progress: OnProgress = _quiet,
+) -> Purge:
+    """Remove what this mode keeps no longer, or count it; safe beside everything that runs.
+
+    It may be killed at any instant: what it has removed is gone, the rest is for the next one.
+
+    Raises:
+        Unsafe: another purge is at work; nothing was removed.
+    """
+    with ExitStack() as stack:
+        pipeline = stack.enter_context(opened(settings))
+        dagster = stack.enter_context(_opened_dagster(settings))
+        if not is_dry_run:
+            stack.enter_context(sole_purge(pipeline))
+        databases = (pipeline, dagster)
+        before = sum(database_bytes(engine) for engine in databases)
+        thinned = {engine: table_bytes(engine, _tables(engine is dagster)) for engine in databases}
+        removed = []
+        for kind, old in _olds(settings, now, pipeline, dagster).items():
+            amount = old.count() if is_dry_run else _remove(kind, old, on_progress)
+            removed.append(Removed(kind, settings.retention.days(kind), *amount))
+        tables: list[TableSize] = []
+        if not is_dry_run and any(one.rows for one in removed):
+            tables = [size for engine in databases for size in vacuum(engine, thinned[engine])]
+        after = sum(database_bytes(engine) for engine in databases)
+    return Purge(is_dry_run, removed, tables, before, after)
+
+
+def _olds(settings: Settings, now: datetime, pipeline: Engine, dagster: Engine) -> dict[str, Old]:
+    kept = settings.retention
+    olds: dict[str, Old] = {}
+    if has_tables(dagster):
+        olds[TICKS] = OldTicks(dagster, kept.before(TICKS, now))
+        olds[RUN_EVENTS] = OldEvents(dagster, kept.before(RUN_EVENTS, now))
+        folder = settings.mode_dir / "dagster"
+        olds[OUTPUT_FILES] = OldOutput(dagster, kept.before(OUTPUT_FILES, now), folder)
+    if settings.mode.is_live:
+        # A replay compares a day with what it decided before, however long ago that was.
+        olds[SIGNALS] = OldSignals(pipeline, kept.before(SIGNALS, now))
+    return olds
+
+
+def _tables(is_dagster: bool) -> list[str]:  # noqa: FBT001 - one of two databases
+    return [OldTicks.table.name, OldEvents.table.name] if is_dagster else ["signals"]
+
+
+def _remove(kind: str, old: Old, on_progress: OnProgress) -> tuple[int, int]:
+    total, _ = old.count()
+    rows = size = 0
+    on_progress(kind, 0, total)
+    for gone, bytes_gone in old.remove():
+        rows, size = rows + gone, size + bytes_gone
+        on_progress(kind, rows, total)
+    return rows, size
+
+
+@contextmanager
+def _opened_dagster(settings: Settings) -> Iterator[Engine]:
+    engine = open_engine(settings, settings.dagster_database)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@dg.asset(name=NAME, group_name=NAME)
+def retention(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[Any]:
+    """What is no history goes after its days: old ticks, run logs, output files, signals."""
+    return dg.MaterializeResult(metadata=_metadata(purge(pipeline.settings, clock())))
+
+
+def _metadata(done: Purge) -> dict[str, Any]:
+    return {
+        "rows_removed": done.rows,
+        "bytes_removed": done.bytes,
+        **{one.kind: one.rows for one in done.removed},
+        "database_bytes_before": done.database_bytes_before,
+        "database_bytes_after": done.database_bytes_after,
+        "days_kept": dg.MetadataValue.json({one.kind: one.days for one in done.removed}),
+        "tables": dg.MetadataValue.json({t.table: t.bytes_after for t in done.tables}),
+    }
