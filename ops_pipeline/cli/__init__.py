@@ -15,6 +15,7 @@ from ops_pipeline.cli.doctor import doctor
 from ops_pipeline.cli.explain import explain
 from ops_pipeline.cli.lookahead import lookahead
 from ops_pipeline.cli.parity import parity
+from ops_pipeline.cli.purge import purge
 from ops_pipeline.cli.replay import replay
 from ops_pipeline.cli.sandbox import sandbox
 from ops_pipeline.cli.slo import slo
@@ -45,6 +46,7 @@ app.command()(backfill)
 app.command()(parity)
 app.command()(lookahead)
 app.command()(chaos)
+app.command()(purge)
 app.add_typer(service.app, name="service")
 app.add_typer(universe.app, name="universe")
 app.add_typer(gates.app, name="gates")
