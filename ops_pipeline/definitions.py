@@ -9,6 +9,7 @@ from ops_pipeline.defs.checks.explained import every_execution_explained
 from ops_pipeline.defs.checks.features import features_checks
 from ops_pipeline.defs.checks.freshness import bars_are_fresh
 from ops_pipeline.defs.checks.lookahead import nothing_looks_ahead
+from ops_pipeline.defs.checks.machine import machine
 from ops_pipeline.defs.checks.overnight import no_position_is_held_overnight
 from ops_pipeline.defs.checks.quarantine import no_ticker_is_quarantined
 from ops_pipeline.defs.checks.slo import slo_limits
@@ -28,6 +29,7 @@ from ops_pipeline.defs.schedules import (
     bars_sensor,
     dispatch_sensor,
     lookahead_schedule,
+    machine_sensor,
     minute_schedule,
     retention_schedule,
     slo_schedule,
@@ -63,6 +65,7 @@ def build(settings: Settings) -> dg.Definitions:
             features_checks(settings),
             nothing_looks_ahead,
             slo_limits,
+            machine,
         ],
         jobs=[
             minute_job,
@@ -79,7 +82,7 @@ def build(settings: Settings) -> dg.Definitions:
             slo_schedule,
             retention_schedule,
         ],
-        sensors=[dispatch_sensor, bars_sensor],
+        sensors=[dispatch_sensor, bars_sensor, machine_sensor],
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.
         executor=dg.in_process_executor,

@@ -1,5 +1,6 @@
 """What runs when: data each minute, the dispatcher when rows wait, checks beside them."""
 
+import json
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from dagster._core.storage.tags import (
 )
 from sqlalchemy import Connection
 
-from ops_pipeline.defs.checks import freshness, quarantine
+from ops_pipeline.defs.checks import freshness, machine, quarantine
 from ops_pipeline.defs.jobs import (
     LANE,
     acceptance_job,
@@ -23,12 +24,14 @@ from ops_pipeline.defs.jobs import (
 )
 from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.machine import Clocks
 from ops_pipeline.domain.session import MINUTE, newest_closed_minute
 from ops_pipeline.domain.slo import FIRST_LOOK, session_to_measure
 from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, Stage
+from ops_pipeline.local.machine import read_clocks
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage.dispatch import is_waiting
-from ops_pipeline.storage.knowledge import finished_minutes
+from ops_pipeline.storage.knowledge import clock, finished_minutes
 from ops_pipeline.storage.services import switches
 
 REPLAY = dg.SkipReason("replay: the driver is the clock")
@@ -123,6 +126,40 @@ def bars_sensor(
     if context.cursor == said:
         return dg.SkipReason("; ".join(str(each.description) for each in evaluations))
     return dg.SensorResult(asset_events=evaluations, cursor=said)
+
+
+@dg.sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def machine_sensor(
+    context: dg.SensorEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.SensorResult | dg.SkipReason:
+    """Notice a sleep, a jump of the clock, a disk that fills up, and report that; no run is needed.
+
+    The cursor holds the clocks of the last look, so that a daemon that was down sees it as well.
+    """
+    if not pipeline.mode.is_live:
+        return REPLAY
+    at = clock()
+    clocks = read_clocks(at)
+    seen = json.loads(context.cursor) if context.cursor else {}
+    if seen:
+        machine.notice(pipeline, Clocks(**seen["clocks"]), clocks, at)
+    evaluations = machine.evaluate(pipeline, at)
+    said = "; ".join(str(each.description) for each in evaluations if not each.passed)
+    told_at = seen.get("told_at", 0.0)
+    is_news = said != seen.get("said") or clocks.wall - told_at >= REPEATED_SECONDS
+    cursor = {
+        "clocks": clocks.__dict__,
+        "said": said,
+        "told_at": clocks.wall if is_news else told_at,
+    }
+    return dg.SensorResult(
+        asset_events=evaluations if is_news else [],
+        skip_reason=said or "the machine is well",
+        cursor=json.dumps(cursor),
+    )
 
 
 def _live_schedule(

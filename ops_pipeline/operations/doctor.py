@@ -1,6 +1,5 @@
 """What the pipeline depends on, one by one: whether it works, and what to do where it does not."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,9 +14,12 @@ from ops_pipeline.clients.alpaca_orders import AlpacaOrders
 from ops_pipeline.clients.lexicon import LexiconClassifier
 from ops_pipeline.clients.live import access_of, live_bars, live_news
 from ops_pipeline.clients.universe import universe_file
+from ops_pipeline.domain.acceptance import Level
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError
+from ops_pipeline.domain.machine import disk_verdict
 from ops_pipeline.domain.thresholds import tier_of
 from ops_pipeline.domain.values import FeedOutcome, FeedStatus
+from ops_pipeline.local.machine import free_bytes
 from ops_pipeline.local.processes import ProcessTable
 from ops_pipeline.settings import (
     BrokerName,
@@ -31,7 +33,6 @@ from ops_pipeline.storage.migrate import pending
 from ops_pipeline.storage.universe import universe
 
 MAX_SKEW_SECONDS = 2.0
-MIN_FREE_GB = 2.0
 
 
 class Health(StrEnum):
@@ -162,13 +163,10 @@ def _model() -> str:
 
 
 def _disk(settings: Settings) -> str:
-    folder = next(path for path in (settings.var_dir, *settings.var_dir.parents) if path.exists())
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < MIN_FREE_GB:
-        raise OperatorError(
-            f"{free:.1f} GB free, less than {MIN_FREE_GB:.0f}", "make room, or set OPS_VAR_DIR"
-        )
-    return f"{free:.0f} GB free"
+    verdict = disk_verdict(free_bytes(settings))
+    if verdict.level is Level.CRITICAL:
+        raise OperatorError(verdict.finding, "make room, or set OPS_VAR_DIR")
+    return verdict.finding
 
 
 def _process(settings: Settings, name: str) -> str:

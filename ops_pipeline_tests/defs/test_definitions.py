@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from ops_pipeline.domain.machine import CLOCK, DISK
 from ops_pipeline.domain.slo import NAMES
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline_tests.defs.world import STAGES, open_world
@@ -162,7 +163,7 @@ def test_lookahead_job_has_the_proof_alone(definitions: dg.Definitions) -> None:
 def test_slo_job_measures_and_judges(definitions: dg.Definitions) -> None:
     layer = definitions.resolve_job_def("slo_job").asset_layer
     assert {key.to_user_string() for key in layer.selected_asset_keys} == {"pipeline_slo"}
-    assert {key.name for key in layer.asset_graph.asset_check_keys} == {*NAMES}
+    assert {key.name for key in layer.asset_graph.asset_check_keys} == {*NAMES, CLOCK, DISK}
 
 
 def test_acceptance_job_has_all_eleven_checks(definitions: dg.Definitions) -> None:

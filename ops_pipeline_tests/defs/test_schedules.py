@@ -1,5 +1,6 @@
 """When the schedules and the sensor ask for a run, and when they say why not."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -7,11 +8,13 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
+from ops_pipeline.defs.checks import machine
 from ops_pipeline.defs.jobs import LANE
 from ops_pipeline.defs.schedules import (
     acceptance_schedule,
     bars_sensor,
     dispatch_sensor,
+    machine_sensor,
     minute_schedule,
     retention_schedule,
     slo_schedule,
@@ -285,6 +288,71 @@ def test_the_checks_of_the_bars_are_told_when_they_change_and_else_not(live: Wor
 
 def test_the_checks_of_the_bars_are_silent_in_a_replay(world: World) -> None:
     assert isinstance(ask_bars(world), dg.SkipReason)
+
+
+def ask_machine(world: World, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+    with dg.build_sensor_context(
+        instance=world.instance, resources={"pipeline": world.pipeline}, cursor=cursor
+    ) as context:
+        return machine_sensor(context)
+
+
+def told_of(answer: dg.SensorResult | dg.SkipReason) -> dict[str, tuple[bool, str]]:
+    assert isinstance(answer, dg.SensorResult)
+    return {e.check_name: (e.passed, e.description) for e in answer.asset_events}  # type: ignore[union-attr]
+
+
+def moved(answer: dg.SensorResult | dg.SkipReason, **by: float) -> str:
+    """The cursor as if its clocks had been read at other times."""
+    assert isinstance(answer, dg.SensorResult)
+    assert answer.cursor
+    cursor = json.loads(answer.cursor)
+    for name, seconds in by.items():
+        cursor["clocks"][name] += seconds
+    return json.dumps(cursor)
+
+
+def test_machine_that_is_well_is_told_once(live: World) -> None:
+    first = ask_machine(live)
+    assert {name: passed for name, (passed, _) in told_of(first).items()} == {
+        "clock_is_steady": True,
+        "disk_has_room": True,
+    }
+    again = ask_machine(live, moved(first))
+    assert told_of(again) == {}
+    assert live.rows("select * from machine_events") == []
+
+
+def test_sleep_is_kept_and_told_once(live: World) -> None:
+    slept = ask_machine(live, moved(ask_machine(live), wall=-600, since_start=-600))
+    passed, description = told_of(slept)["clock_is_steady"]
+    assert not passed
+    assert description.startswith("the machine slept for 0:10:00")
+    assert told_of(ask_machine(live, moved(slept))) == {}
+    (row,) = live.rows("select what, seconds from machine_events")
+    assert row == {"what": "slept", "seconds": pytest.approx(600, abs=1)}
+
+
+def test_jump_of_the_clock_is_kept_and_told(live: World) -> None:
+    back = ask_machine(live, moved(ask_machine(live), wall=7_200))
+    passed, description = told_of(back)["clock_is_steady"]
+    assert not passed
+    assert description.startswith("the clock jumped back by 2:00:00")
+
+
+def test_little_room_on_the_disk_is_told_at_once_and_its_end_too(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ask_machine(live)
+    with monkeypatch.context() as full:
+        full.setattr(machine, "free_bytes", lambda _: 1_000_000_000)
+        told = ask_machine(live, moved(first))
+    assert told_of(told)["disk_has_room"] == (False, "1.0 GB free")
+    assert told_of(ask_machine(live, moved(told)))["disk_has_room"][0]
+
+
+def test_machine_is_not_watched_in_a_replay(world: World) -> None:
+    assert isinstance(ask_machine(world), dg.SkipReason)
 
 
 def measured(answer: dg.RunRequest | dg.SkipReason) -> str:

@@ -1,0 +1,75 @@
+"""The machine itself: its clock runs steadily, its disk has room."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import dagster as dg
+
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.defs.slo import KEY
+from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.machine import (
+    CLOCK,
+    DISK,
+    Clocks,
+    clock_verdict,
+    disk_verdict,
+    events_between,
+)
+from ops_pipeline.local.machine import free_bytes
+from ops_pipeline.storage.machine import insert_events, newest_event
+
+SPECS = [
+    dg.AssetCheckSpec(
+        CLOCK,
+        asset=KEY,
+        description="In the last hour the machine did not sleep, and its clock did not jump.",
+    ),
+    dg.AssetCheckSpec(DISK, asset=KEY, description="There is room where the databases lie."),
+]
+
+
+@dg.multi_asset_check(specs=SPECS, name="machine")
+def machine(
+    context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.AssetCheckResult]:
+    """What was seen of the machine last."""
+    for evaluation in evaluate(pipeline, pipeline.now()):
+        yield dg.AssetCheckResult(
+            asset_key=KEY,
+            check_name=evaluation.check_name,
+            passed=evaluation.passed,
+            severity=evaluation.severity,
+            description=evaluation.description,
+            metadata=evaluation.metadata,
+        )
+
+
+def evaluate(pipeline: Pipeline, now: datetime) -> list[dg.AssetCheckEvaluation]:
+    """What both checks say at an instant."""
+    with pipeline.engine.connect() as connection:
+        newest = newest_event(connection)
+    return [
+        _evaluation(verdict)
+        for verdict in (clock_verdict(newest, now), disk_verdict(free_bytes(pipeline.settings)))
+    ]
+
+
+def notice(pipeline: Pipeline, before: Clocks, now: Clocks, at: datetime) -> None:
+    """Keep what happened to the machine between two readings of its clocks."""
+    events = list(events_between(before, now, at))
+    if events:
+        with pipeline.engine.begin() as connection:
+            insert_events(connection, events)
+
+
+def _evaluation(verdict: Verdict) -> dg.AssetCheckEvaluation:
+    is_error = verdict.level is Level.CRITICAL
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(KEY),
+        check_name=verdict.name,
+        passed=verdict.is_normal,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        description=verdict.finding,
+        metadata=dict(verdict.observed),
+    )
