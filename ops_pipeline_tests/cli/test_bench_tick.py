@@ -64,6 +64,26 @@ def test_table_compares_the_ways_by_phase(capsys: pytest.CaptureFixture[str]) ->
     assert line.split()[-3:] == ["3.00", "20.00", "6.67"]
 
 
+def test_scale_tells_how_the_cost_grows(
+    run: Run,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import importlib
+
+    module = importlib.import_module("ops_pipeline.cli.bench.scale")
+
+    def measured(ticks: int, stock: int, tickers: int, *, quiet: bool) -> list[Tick]:
+        assert (ticks, stock, quiet) == (3, 0, False)
+        return [ran("ops-pipeline", tickers / 10)] * ticks
+
+    monkeypatch.setattr(module, "measured", measured)
+    answer = run("bench", "scale", "--tickers", "10,40")
+    assert answer.code == 0, answer.err
+    assert "4 times the tickers take 4.0 times as long" in answer.out
+    refused = run("bench", "scale", "--tickers", "7,none")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
 def test_phases_are_drawn(tmp_path: Path) -> None:
     draw(FOUND, tmp_path / "phases.png")
     assert (tmp_path / "phases.png").read_bytes().startswith(b"\x89PNG")

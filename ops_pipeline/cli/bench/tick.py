@@ -43,7 +43,7 @@ def tick(
     within("ticks", ticks, 1, MAX_TICKS)
     within("stock", stock, 0, MAX_TICKS)
     within("tickers", tickers, 1, 10_000)
-    found = _measured(ticks, stock, tickers, quiet=as_json)
+    found = measured(ticks, stock, tickers, quiet=as_json)
     if plot:
         from ops_pipeline.defs.bench.plot import draw
 
@@ -56,14 +56,15 @@ def tick(
         say(f"drawn: {plot}")
 
 
-def _measured(ticks: int, stock: int, tickers: int, *, quiet: bool) -> "list[Tick]":
+def measured(ticks: int, stock: int, tickers: int, *, quiet: bool) -> "list[Tick]":
+    """So many minutes of each way, in an installation of their own that is gone after."""
     with (
         running_server(Mode.SANDBOX) as settings,
         scratch(settings, NAME),
         _installed(settings, tickers) as inside,
         progress(quiet=quiet or not err.is_terminal) as bars,
     ):
-        shown = bars.add_task("history", total=ticks + stock + 2)
+        shown = bars.add_task(f"history of {tickers:,} tickers", total=ticks + stock + 2)
         return _in_turn(inside, ticks, stock, bars, shown)
 
 
