@@ -129,7 +129,7 @@ def _start(settings: Settings, table: ProcessTable, port: int) -> Settings:
 def _words(name: str, settings: Settings, port: int) -> list[str]:
     return {
         SANDBOX: ["-m", "ops_pipeline", "sandbox", "--port", str(settings.sandbox_port)],
-        DAEMON: ["-m", "dagster._daemon", "run", "-w", "workspace.yaml"],
+        DAEMON: ["-m", "ops_pipeline.engine.daemon", "-w", "workspace.yaml"],
         WEB: ["-m", "ops_pipeline.engine.web", "--port", str(port), "-w", "workspace.yaml"],
     }[name]
 

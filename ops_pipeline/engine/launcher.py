@@ -8,6 +8,8 @@ minute. Usable in any project on Linux or macOS whose daemon and runs share a ma
       class: WarmRunLauncher
       config:
         preload: [my_project.definitions, "my_project.models:load"]
+
+Run the daemon with `python -m ops_pipeline.engine.daemon`, which loads before the first run asks.
 """
 
 import hashlib
@@ -16,7 +18,6 @@ import importlib.util
 import logging
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -117,14 +118,8 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """A launcher as dagster.yaml describes it."""
         return cls(inst_data=inst_data, **config_value)
 
-    def register_instance(self, instance: DagsterInstance) -> None:
-        """Be told whose runs these are; in the daemon, load now, before the first run asks."""
-        super().register_instance(instance)
-        if _is_daemon():
-            self.warm_up()
-
     def warm_up(self) -> None:
-        """Start loading, so that the first run finds it done."""
+        """Start loading, so that the first run finds it done; `engine.daemon` does this."""
         self._server()
 
     @property
@@ -271,10 +266,3 @@ def _folder_of(word: str) -> Path:
 def _worker_of(run: DagsterRun) -> Worker | None:
     pid, _, started = run.tags.get(WORKER_TAG, "").partition(" ")
     return Worker(int(pid), float(started)) if started else None
-
-
-def _is_daemon() -> bool:
-    """Whether this process is Dagster's daemon: it alone launches what its queue holds."""
-    main = sys.modules["__main__"]
-    name = main.__spec__.name if main.__spec__ else Path(sys.argv[0]).name
-    return name.startswith("dagster._daemon") or name == "dagster-daemon"

@@ -41,6 +41,7 @@ def run(
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
     """The command line in simulated mode, on databases of these tests' own."""
+    monkeypatch.setenv("COLUMNS", "200")
     own = server.server
     assert own is not None
     address = f"postgresql://{own.user}:{own.password}@{own.host}:{own.port}/slo"

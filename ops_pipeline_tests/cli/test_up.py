@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from ops_pipeline.domain.stages import DATA_STAGES
 from ops_pipeline.local.ports import free_port
 from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.local.processes import wait_until
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -57,6 +59,20 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     EmbeddedServer.in_folder(made.folder).remove()
 
 
+def family_of(installation: Installation) -> list[psutil.Process]:
+    """What was started, and all that came of it."""
+    family = [psutil.Process(pid) for pid in installation.pids()]
+    return family + [child for process in family for child in process.children(recursive=True)]
+
+
+def forks(installation: Installation) -> int:
+    found = 0
+    for process in family_of(installation):
+        with contextlib.suppress(psutil.Error):
+            found += "ops_pipeline.engine.forks" in process.cmdline()
+    return found
+
+
 def test_up_survives_kill_9_of_everything_and_down_leaves_nothing(
     installation: Installation,
 ) -> None:
@@ -64,8 +80,7 @@ def test_up_survives_kill_9_of_everything_and_down_leaves_nothing(
     before = installation.run("service", "disable", "dispatcher")
     assert before.returncode == 0
     postgres = EmbeddedServer.in_folder(installation.folder).pid()
-    family = [psutil.Process(pid) for pid in installation.pids()]
-    family += [child for process in family for child in process.children(recursive=True)]
+    family = family_of(installation)
     for process in [*family, psutil.Process(postgres)]:
         os.kill(process.pid, signal.SIGKILL)
     psutil.wait_procs(family, timeout=10)
@@ -77,10 +92,9 @@ def test_up_survives_kill_9_of_everything_and_down_leaves_nothing(
     names = {node["assetKey"]["path"][-1] for node in nodes}
     assert {stage.name for stage in DATA_STAGES} | {"executions"} < names
 
-    running = [psutil.Process(pid) for pid in installation.pids()]
-    running += [child for process in running for child in process.children(recursive=True)]
     # Nothing was launched yet, and what runs are forked from is there.
-    assert sum("ops_pipeline.engine.forks" in process.cmdline() for process in running) == 1
+    wait_until(lambda: forks(installation) == 1, 30, "the fork server did not come up")
+    running = family_of(installation)
     assert installation.run("down").returncode == 0
     assert [p for p in running if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert installation.run("status").returncode == 3
