@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import util
 from typing import Any
 
 import psutil
@@ -220,8 +221,10 @@ def _call(word: str, arguments: dict[str, Any]) -> Any:
 
 
 def _become(request: dict[str, Any], memory_mb: int | None) -> None:
-    """Do the work and end, without what the parent would do at its end."""
+    """Do the work and end; what the parent would do at its end is not this process's to do."""
     code = 1
+    # As multiprocessing does in its own forks: what it made here it removes here, and nothing else.
+    util._finalizer_registry.clear()  # type: ignore[attr-defined]  # noqa: SLF001
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -234,6 +237,8 @@ def _become(request: dict[str, Any], memory_mb: int | None) -> None:
     except BaseException:  # noqa: BLE001 - a fork must not go on in its parent's code
         traceback.print_exc()
     finally:
+        with contextlib.suppress(Exception):
+            util._exit_function()  # type: ignore[attr-defined]  # noqa: SLF001
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -34,6 +34,17 @@ def sleep(path):
         pathlib.Path(path).write_text("interrupted")
 
 
+def lock(path):
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    kept.append(context.RLock())
+    pathlib.Path(path).write_text("locked")
+
+
+kept = []
+
+
 def fail(path):
     pathlib.Path(path).write_text("failing")
     raise SystemExit("no rows")
@@ -48,6 +59,7 @@ def hoard(path):
         pathlib.Path(path).write_text(f"got {len(kept)}")
 """
 
+SEMAPHORES = Path("/dev/shm")  # noqa: S108 - where Linux keeps them
 Forks = Callable[..., ForkServer]
 
 
@@ -107,6 +119,19 @@ def test_ended_fork_is_not_alive_and_is_collected(forks: Forks, tmp_path: Path) 
     until(lambda: not worker.is_alive())
     until(lambda: not psutil.pid_exists(worker.pid))
     assert server.pid
+
+
+@pytest.mark.skipif(not SEMAPHORES.is_dir(), reason="semaphores have no folder here")
+def test_fork_leaves_no_semaphore_behind(forks: Forks, tmp_path: Path) -> None:
+    before = semaphores()
+    worker = forks().fork("forks_work:lock", path=str(tmp_path / "told"))
+    assert said(tmp_path / "told") == "locked"
+    until(lambda: not worker.is_alive())
+    assert semaphores() <= before
+
+
+def semaphores() -> set[str]:
+    return {path.name for path in SEMAPHORES.glob("sem.*")}
 
 
 def test_fork_takes_an_interrupt(forks: Forks, tmp_path: Path) -> None:
