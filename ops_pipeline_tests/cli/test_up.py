@@ -65,6 +65,11 @@ def family_of(installation: Installation) -> list[psutil.Process]:
     return family + [child for process in family for child in process.children(recursive=True)]
 
 
+def assets(installation: Installation) -> set[str]:
+    nodes = installation.ask("{assetNodes{assetKey{path}}}")["assetNodes"]
+    return {node["assetKey"]["path"][-1] for node in nodes}
+
+
 def forks(installation: Installation) -> int:
     found = 0
     for process in family_of(installation):
@@ -88,9 +93,8 @@ def test_up_survives_kill_9_of_everything_and_down_leaves_nothing(
     installation.up()
     switches = json.loads(installation.run("service", "list", "--json").stdout)
     assert [s["is_enabled"] for s in switches if s["stage"]["name"] == "dispatch"] == [False]
-    nodes = installation.ask("{assetNodes{assetKey{path}}}")["assetNodes"]
-    names = {node["assetKey"]["path"][-1] for node in nodes}
-    assert {stage.name for stage in DATA_STAGES} | {"executions"} < names
+    stages = {stage.name for stage in DATA_STAGES} | {"executions"}
+    wait_until(lambda: stages < assets(installation), 30, "the code location did not load")
 
     # Nothing was launched yet, and what runs are forked from is there.
     wait_until(lambda: forks(installation) == 1, 30, "the fork server did not come up")

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "installation",
     "leases",
     "order_intents",
+    "machine_events",
     "pipeline_slo",
     "pipeline_slo_counters",
     "replay_clock",
