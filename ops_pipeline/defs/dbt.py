@@ -80,10 +80,12 @@ def run(settings: Settings, verb: str, variables: Mapping[str, object]) -> dict[
     Raises:
         dagster.Failure: a node of `dbt run` failed, or dbt could not run at all.
     """
-    how = _as_command if settings.dbt_as_command else _in_process
     with tempfile.TemporaryDirectory(prefix="ops-dbt-") as target:
         words = [verb, *_common(Path(target)), "--vars", json.dumps(variables)]
-        nodes = how(settings, words)
+        if settings.dbt_as_command:
+            nodes = _as_command(settings, words, Path(target))
+        else:
+            nodes = _in_process(settings, words)
     failed = [f"{node.name}: {node.message}" for node in nodes if node.status != "success"]
     if verb == "run" and failed:
         raise dg.Failure(f"dbt {verb} failed: {'; '.join(failed)}")
@@ -114,22 +116,20 @@ def _in_process(settings: Settings, words: list[str]) -> list[Node]:
     return [Node(n.node.name, str(n.status.value), str(n.message)) for n in nodes]
 
 
-def _as_command(settings: Settings, words: list[str]) -> list[Node]:
+def _as_command(settings: Settings, words: list[str], target: Path) -> list[Node]:
     os.environ.update(settings.environment())
-    verb, *options = words
     command = DbtCliResource(
         project_dir=str(DBT_DIR),
         profiles_dir=str(DBT_DIR),
         dbt_executable=str(Path(sys.executable).with_name("dbt")),
     )
-    target = next(Path(word.partition("=")[2]) for word in words if word.startswith("--target"))
     done = command.cli(
-        [verb, *options], manifest=manifest_path(settings), target_path=target, raise_on_error=False
+        words, manifest=manifest_path(settings), target_path=target, raise_on_error=False
     ).wait()
     try:
         found = done.get_artifact("run_results.json")["results"]
     except FileNotFoundError:
-        raise dg.Failure(f"dbt {verb} could not run: {done.get_error()}") from None
+        raise dg.Failure(f"dbt {words[0]} could not run: {done.get_error()}") from None
     return [Node(n["unique_id"].split(".")[2], str(n["status"]), str(n["message"])) for n in found]
 
 

@@ -1,7 +1,7 @@
 """A whole day through Dagster's own processes, forked from a loaded one and the stock way."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 
@@ -39,15 +39,9 @@ def installed(server: Settings) -> Iterator[Settings]:
         yield made
 
 
-@contextmanager
-def processes_with(variables: Mapping[str, str]) -> Iterator[None]:
-    with entered(dict(variables)):
-        yield
-
-
 def day_by(server: Settings, way: Way) -> tuple[dict[str, list[str]], dict[str, int]]:
     """The day as one run: the rows of each table, and how many minutes Dagster holds of a stage."""
-    with installed(server) as settings, lab_of(way, processes_with) as lab:
+    with installed(server) as settings, lab_of(way) as lab:
         calendar = settings.mode.calendar
         session = calendar.on(DAY)
         assert session

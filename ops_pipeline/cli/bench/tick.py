@@ -1,8 +1,8 @@
 """bench tick: a minute from its request to its last asset, beside the stock way."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ from ops_pipeline.settings import Mode, PartitionWindow, Settings, load, save_wi
 from ops_pipeline.storage.knowledge import clock
 
 if TYPE_CHECKING:
-    from ops_pipeline.defs.bench.tick import Lab, Tick, Way
+    from ops_pipeline.defs.bench.tick import Tick, Way
 
 NAME = "bench"
 MAX_TICKS = 500
@@ -96,8 +96,9 @@ def _in_turn(
     with player_of(inside) as player:
         player.minutes(minute - HISTORY * MINUTE, minute - MINUTE)
     found, seen = [], set[str]()
-    with lab_of(OURS, entered_with) as ours, lab_of(STOCK, entered_with) as theirs:
-        labs: dict[str, Lab] = {OURS.name: ours, STOCK.name: theirs}
+    with ExitStack() as stack:
+        used = [way for way in (OURS, STOCK) if way in ways]
+        labs = {way.name: stack.enter_context(lab_of(way)) for way in used}
         for number, way in enumerate(ways):
             bars.update(shown, description=way.name)
             one = measure(labs[way.name], minute + number * MINUTE, calendar)
@@ -114,15 +115,8 @@ def _order(ours: "Way", many: int, theirs: "Way", few: int) -> "list[Way]":
     return [theirs if place in places else ours for place in range(many + few)]
 
 
-@contextmanager
-def entered_with(variables: Mapping[str, str]) -> Iterator[None]:
-    """What a way's own processes read beside all else."""
-    with entered(dict(variables)):
-        yield
-
-
 def _show(found: "list[Tick]", tickers: int) -> None:
-    from ops_pipeline.defs.bench.tick import PHASES, at, typical
+    from ops_pipeline.defs.bench.tick import OURS, PHASES, STOCK, at, typical
 
     ways = list(dict.fromkeys(one.way for one in found))
     of = {way: [one for one in found if one.way == way] for way in ways}
@@ -140,6 +134,9 @@ def _show(found: "list[Tick]", tickers: int) -> None:
         ways = [ours, theirs, "ratio"]
     counts = ", ".join(f"{len(each)} {way}" for way, each in of.items())
     out.print(table(f"seconds of a minute of {tickers} tickers; {counts}", ["", *ways], rows))
+    for way in (OURS, STOCK):
+        if way.name in of:
+            say(f"{way.name}: {way.does}")
 
 
 def _mean(ticks: "list[Tick]", name: str) -> float:

@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +31,7 @@ from ops_pipeline.domain.errors import OperatorError, TimedOut
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.domain.stages import DATA_STAGES
 from ops_pipeline.engine.launcher import WarmRunLauncher
+from ops_pipeline.proofs.scratch import entered
 from ops_pipeline.settings import PROJECT_DIR
 from ops_pipeline.storage.knowledge import clock
 
@@ -143,12 +144,10 @@ class Lab:
 
 
 @contextmanager
-def lab_of(way: Way, enter: Callable[[Mapping[str, str]], Any]) -> Iterator[Lab]:
+def lab_of(way: Way) -> Iterator[Lab]:
     """Dagster in this process, with everything that its daemon would have running.
 
-    Args:
-        way: how runs are launched.
-        enter: a context in which child processes find these variables; they are gone after.
+    The way's own variables are there for what is started here, and gone for what follows.
     """
     before, mine = set(psutil.Process().children()), set[psutil.Process]()
     with ExitStack() as stack:
@@ -156,7 +155,7 @@ def lab_of(way: Way, enter: Callable[[Mapping[str, str]], Any]) -> Iterator[Lab]
         stack.callback(lambda: _wait_for(mine))
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="ops-bench-"))
         (Path(home) / "dagster.yaml").write_text(yaml.safe_dump(_configuration(way)))
-        with enter(way.variables):
+        with entered(dict(way.variables)):
             instance = stack.enter_context(dg.DagsterInstance.from_config(home))
             if isinstance(instance.run_launcher, WarmRunLauncher):
                 instance.run_launcher.warm_up()

@@ -24,6 +24,8 @@ def bars_are_fresh(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
 def result_of(evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
     """An evaluation as a run reports it; a sensor reports it as it is."""
     return dg.AssetCheckResult(
+        asset_key=evaluation.asset_key,
+        check_name=evaluation.check_name,
         passed=evaluation.passed,
         severity=evaluation.severity,
         description=evaluation.description,

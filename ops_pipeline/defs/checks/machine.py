@@ -5,6 +5,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from ops_pipeline.defs.checks.freshness import result_of
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.slo import KEY
 from ops_pipeline.domain.acceptance import Level, Verdict
@@ -43,14 +44,7 @@ def machine(
             )
         return
     for evaluation in evaluate(pipeline, clock()):
-        yield dg.AssetCheckResult(
-            asset_key=KEY,
-            check_name=evaluation.check_name,
-            passed=evaluation.passed,
-            severity=evaluation.severity,
-            description=evaluation.description,
-            metadata=evaluation.metadata,
-        )
+        yield result_of(evaluation)
 
 
 def evaluate(pipeline: Pipeline, now: datetime) -> list[dg.AssetCheckEvaluation]:
