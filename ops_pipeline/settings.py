@@ -26,7 +26,7 @@ from ops_pipeline.domain.thresholds import (
 )
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
-SANDBOX, DAEMON, WEB = "sandbox", "daemon", "web"
+KEEPER, SANDBOX, CODE, DAEMON, WEB = "keeper", "sandbox", "code", "daemon", "web"
 DEFAULT_BASE_NAME = "ops_pipeline"
 # Of the server that plays a market on this machine; they open nothing else.
 SANDBOX_KEY, SANDBOX_SECRET = "sandbox-key", "sandbox-secret"
@@ -52,9 +52,9 @@ class Mode(StrEnum):
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """The background processes of this mode, in the order in which they start."""
+        """The background processes of this mode; the first starts the others, in this order."""
         own = (SANDBOX,) if self is Mode.SANDBOX else ()
-        return (*own, DAEMON, WEB)
+        return (KEEPER, *own, CODE, DAEMON, WEB)
 
     @property
     def calendar(self) -> Calendar:
@@ -156,6 +156,11 @@ class Settings:
     def base_name(self) -> str:
         """What the names of this installation's databases begin with."""
         return self.server.base_name if self.server else DEFAULT_BASE_NAME
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the PostgreSQL server is our own, made or not."""
+        return self.server is None or self.server.is_embedded
 
     @property
     def pipeline_database(self) -> str:

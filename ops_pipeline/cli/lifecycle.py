@@ -1,7 +1,6 @@
 """Verbs that begin and end: init, up, down, demo."""
 
 import os
-import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -11,15 +10,16 @@ import typer
 
 from ops_pipeline.cli import replay as replay_verb
 from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
-from ops_pipeline.cli.server import is_embedded, prepare, running_server
+from ops_pipeline.cli.server import prepare, running_server
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import universe_file
-from ops_pipeline.domain.errors import BadConfiguration, NotRunning
+from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning
+from ops_pipeline.local.keeper import keeper_command, log_dir, table_of
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
-from ops_pipeline.local.processes import ProcessTable, wait_until
+from ops_pipeline.local.processes import Process, ProcessTable, wait_until
 from ops_pipeline.settings import (
-    DAEMON,
+    KEEPER,
     PROJECT_DIR,
     SANDBOX,
     WEB,
@@ -32,6 +32,8 @@ from ops_pipeline.settings import (
 from ops_pipeline.storage.knowledge import clock
 
 START_SECONDS = 120
+# It ends the others one by one.
+KEEPER_STOP_SECONDS = 60
 PortOption = Annotated[
     int | None,
     typer.Option(min=1, max=65535, help="Port of the UI. [env: OPS_WEB_PORT]"),
@@ -54,17 +56,25 @@ def init(mode: ModeOption = None, as_json: JsonOption = False) -> None:
 def up(
     mode: ModeOption = None,
     port: PortOption = None,
+    bars: Annotated[
+        Path | None, typer.Option(help="The sandbox plays a day of this file over and over.")
+    ] = None,
+    news: Annotated[Path | None, typer.Option(help="With --bars: that day's news.")] = None,
+    day: Annotated[
+        str | None, typer.Option(help="Which day of --bars; the last without it.")
+    ] = None,
 ) -> None:
     """Start PostgreSQL, the daemon, the guarded web server, and in sandbox mode the sandbox."""
     settings = load(mode.value if mode else None)
+    market = _market_words(settings, bars, news, day)
     port = port or settings.web_port
-    table = _table(settings)
+    table = table_of(settings)
     if all(table.find(name) for name in settings.mode.processes):
         say(f"mode {settings.mode.value} is up already; stop it with: ops-pipeline down")
         return
     _require_free_ports(settings, port, "up")
     _require_market(settings)
-    settings = _start(settings, table, port)
+    settings = _start(settings, table, port, market)
     say(f"mode {settings.mode.value}: Dagster UI at http://127.0.0.1:{port}")
     say("stop it with: ops-pipeline down")
 
@@ -74,13 +84,10 @@ def down() -> None:
     # Of replay, because a live mode's settings may be refused, and what runs must be stopped.
     settings = load(Mode.REPLAY.value)
     stopped = [
-        f"{name} ({mode.value})"
-        for mode in Mode
-        for name in reversed(mode.processes)
-        if _table(replace(settings, mode=mode)).stop(name)
+        f"{name} ({mode.value})" for mode in Mode for name in _stop(replace(settings, mode=mode))
     ]
     server = EmbeddedServer.in_folder(settings.var_dir)
-    if is_embedded(settings) and server.is_running():
+    if settings.is_embedded and server.is_running():
         server.stop()
         stopped.append("postgres")
     say(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
@@ -102,44 +109,61 @@ def demo(
         up(Mode.SANDBOX, port)
 
 
-def _start(settings: Settings, table: ProcessTable, port: int) -> Settings:
-    if is_embedded(settings):
+def _start(settings: Settings, table: ProcessTable, port: int, market: list[str]) -> Settings:
+    if settings.is_embedded:
         EmbeddedServer.in_folder(settings.var_dir).start()
     with running_server(settings.mode) as answering, working("starting", quiet=False):
         prepare(answering)
         _ensure_window(answering)
         settings = load(settings.mode.value)
-        environment = {**os.environ, **settings.environment()}
         os.environ.update(settings.environment())
         _parse_models(settings)
         _create_dagster_tables()
-        for name in settings.mode.processes:
-            if not table.find(name):
-                command = [sys.executable, *_words(name, settings, port)]
-                table.start(name, command, environment, _log_file(settings, name), cwd=PROJECT_DIR)
-        wait_until(
-            lambda: _is_up(settings, table, port),
-            START_SECONDS,
-            "the web server did not answer",
-            hint=f"look at {_log_file(settings, WEB)}",
-        )
+        # What a keeper that was killed left behind belongs to nobody.
+        _stop(settings)
+        command, log_file = keeper_command(settings.mode, port, market), _log_file(settings, KEEPER)
+        table.start(KEEPER, command, os.environ, log_file, cwd=PROJECT_DIR)
+        try:
+            _wait_until_up(settings, table, port)
+        except BaseException:
+            _stop(settings)
+            raise
     return settings
 
 
-def _words(name: str, settings: Settings, port: int) -> list[str]:
-    return {
-        SANDBOX: ["-m", "ops_pipeline", "sandbox", "--port", str(settings.sandbox_port)],
-        DAEMON: ["-m", "ops_pipeline.engine.daemon", "-w", "workspace.yaml"],
-        WEB: ["-m", "ops_pipeline.engine.web", "--port", str(port), "-w", "workspace.yaml"],
-    }[name]
+def _market_words(
+    settings: Settings, bars: Path | None, news: Path | None, day: str | None
+) -> list[str]:
+    """How the sandbox is told what to play; nothing for a generated market."""
+    given = {"--bars": bars and bars.resolve(), "--news": news and news.resolve(), "--day": day}
+    words = [word for name, value in given.items() if value for word in (name, str(value))]
+    if words and settings.mode is not Mode.SANDBOX:
+        raise BadInput(f"{words[0]} belongs to the sandbox", "add --mode sandbox")
+    return words
+
+
+def _wait_until_up(settings: Settings, table: ProcessTable, port: int) -> None:
+    seen: dict[str, Process] = {}
+    wait_until(
+        lambda: _is_up(settings, table, port, seen),
+        START_SECONDS,
+        "the web server did not answer",
+        hint=f"look at {_log_file(settings, WEB)}",
+    )
+
+
+def _stop(settings: Settings) -> list[str]:
+    """End what runs of a mode, the keeper first, or it would start the others again."""
+    table, (keeper, *kept) = table_of(settings), settings.mode.processes
+    found = [process.name for process in table.all()]
+    table.stop(keeper, KEEPER_STOP_SECONDS)
+    for name in reversed(kept):
+        table.stop(name)
+    return found
 
 
 def _log_file(settings: Settings, name: str) -> Path:
-    return settings.mode_dir / "logs" / f"{name}.log"
-
-
-def _table(settings: Settings) -> ProcessTable:
-    return ProcessTable(settings.mode_dir / "run")
+    return log_dir(settings) / f"{name}.log"
 
 
 def _require_market(settings: Settings) -> None:
@@ -150,7 +174,7 @@ def _require_market(settings: Settings) -> None:
 
 
 def _require_free_ports(settings: Settings, port: int, verb: str) -> None:
-    table = _table(settings)
+    table = table_of(settings)
     if not table.find(WEB) and not port_is_free(port):
         raise BadConfiguration(
             f"port {port} is taken by another program",
@@ -164,11 +188,15 @@ def _require_free_ports(settings: Settings, port: int, verb: str) -> None:
         )
 
 
-def _is_up(settings: Settings, table: ProcessTable, port: int) -> bool:
+def _is_up(settings: Settings, table: ProcessTable, port: int, seen: dict[str, Process]) -> bool:
+    """Whether the web server answers; what dies before it does would die again and again."""
     for name in settings.mode.processes:
-        if not table.find(name):
+        process = table.find(name)
+        if seen.get(name, process) != process or (name == KEEPER and not process):
             raise NotRunning(f"the {name} ended at once", f"look at {_log_file(settings, name)}")
-    return _answers(port)
+        if process:
+            seen[name] = process
+    return len(seen) == len(settings.mode.processes) and _answers(port)
 
 
 def _answers(port: int) -> bool:

@@ -15,7 +15,7 @@ from ops_pipeline.cli.server import prepare, running_server
 from ops_pipeline.domain.acceptance import Ranges, Verdict
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import Session
-from ops_pipeline.local.processes import ProcessTable
+from ops_pipeline.local.keeper import table_of
 from ops_pipeline.operations.summary import SessionSummary, summarize
 from ops_pipeline.settings import (
     Mode,
@@ -129,7 +129,7 @@ def show_days(settings: Settings, sessions: Sequence[Session]) -> None:
     goes_on = settings.mode.is_live
     window = PartitionWindow(first, None if goes_on else last)
     save_window(settings, window)
-    if shown_now != window and ProcessTable(settings.mode_dir / "run").all():
+    if shown_now != window and table_of(settings).all():
         err.print("the UI shows these days after: ops-pipeline down, ops-pipeline up")
 
 

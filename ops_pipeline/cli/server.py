@@ -15,16 +15,11 @@ from ops_pipeline.storage.migrate import migrate
 from ops_pipeline.storage.universe import replace_universe, universe
 
 
-def is_embedded(settings: Settings) -> bool:
-    """Whether the server is our own."""
-    return settings.server is None or settings.server.is_embedded
-
-
 @contextmanager
 def running_server(mode: Mode | None) -> Iterator[Settings]:
     """Settings with a server that answers; one that was not running is stopped again."""
     settings = load(mode.value if mode else None)
-    if not is_embedded(settings):
+    if not settings.is_embedded:
         keep_reader_password(settings.var_dir)
         yield load(settings.mode.value)
         return
@@ -46,7 +41,7 @@ def existing_server(mode: Mode | None) -> Iterator[Settings]:
         NotRunning: it does not; nothing is started for a verb that only looks.
     """
     settings = load(mode.value if mode else None)
-    if is_embedded(settings):
+    if settings.is_embedded:
         server = EmbeddedServer.in_folder(settings.var_dir)
         if settings.server is None or not server.is_running():
             raise NotRunning("the embedded PostgreSQL does not run", "run: ops-pipeline up")

@@ -10,8 +10,6 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import exchange_calendars
-
 MINUTE = timedelta(minutes=1)
 NEW_YORK = ZoneInfo("America/New_York")
 ROUND_THE_CLOCK = "24/7"
@@ -106,6 +104,9 @@ def _session(name: str, day: date) -> Session | None:
 
 @lru_cache(maxsize=64)
 def _exchange(name: str, year: int) -> Any:
+    # Not before it is asked for: it brings pandas, which a process that keeps others does not need.
+    import exchange_calendars
+
     # Built year by year: a library calendar of twenty years takes longer than a status page may.
     # Its bounds are sessions, so it begins and ends beyond the turn of the year.
     return exchange_calendars.get_calendar(name, start=f"{year - 1}-12-15", end=f"{year + 1}-01-15")

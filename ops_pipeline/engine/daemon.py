@@ -7,6 +7,7 @@ import argparse
 import contextlib
 from collections.abc import Sequence
 
+from ops_pipeline.engine.code import wait_for
 from ops_pipeline.engine.launcher import WarmRunLauncher
 
 
@@ -33,6 +34,7 @@ def run(workspace: str) -> None:
         if isinstance(launcher, WarmRunLauncher):
             launcher.warm_up()
         target = WorkspaceFileTarget([workspace])
+        wait_for(target)
         with daemon_controller_from_instance(
             instance, target, log_level="info", code_server_log_level="warning"
         ) as controller:

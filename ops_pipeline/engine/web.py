@@ -193,11 +193,14 @@ def _dagster_app(workspace: str) -> Iterator[ASGIApp]:
     from dagster._core.workspace.load_target import WorkspaceFileTarget
     from dagster_webserver.app import create_app_from_workspace_process_context
 
+    from ops_pipeline.engine.code import wait_for
+
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(
             STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_MAX_OVERFLOW
         )
         target = WorkspaceFileTarget([workspace])
+        wait_for(target)
         with WorkspaceProcessContext(instance, target, version=__version__) as context:
             yield create_app_from_workspace_process_context(context, lifespan=_lifespan)
 

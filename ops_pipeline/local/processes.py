@@ -91,9 +91,19 @@ class ProcessTable:
         return handle is not None
 
     def memory_bytes(self, name: str) -> int:
-        """Memory of the process and its descendants, shared pages counted once where possible."""
-        handle = self._handle(name)
-        return sum(map(_memory, _tree(handle))) if handle else 0
+        """Memory of the process and of those of its descendants that have no record of their own.
+
+        Shared pages are counted once where possible.
+        """
+        handles = {process.name: self._handle(process.name) for process in self.all()}
+        handle = handles.pop(name, None)
+        if handle is None:
+            return 0
+        own = set(_tree(handle))
+        for other in filter(None, handles.values()):
+            if other in own:
+                own -= set(_tree(other))
+        return sum(map(_memory, own))
 
     def _handle(self, name: str) -> psutil.Process | None:
         process = self.find(name)

@@ -19,8 +19,8 @@ from ops_pipeline.domain.errors import BadConfiguration, OperatorError
 from ops_pipeline.domain.machine import disk_verdict
 from ops_pipeline.domain.thresholds import tier_of
 from ops_pipeline.domain.values import FeedOutcome, FeedStatus
+from ops_pipeline.local.keeper import table_of
 from ops_pipeline.local.machine import free_bytes
-from ops_pipeline.local.processes import ProcessTable
 from ops_pipeline.settings import (
     BrokerName,
     Settings,
@@ -170,7 +170,7 @@ def _disk(settings: Settings) -> str:
 
 
 def _process(settings: Settings, name: str) -> str:
-    table = ProcessTable(settings.mode_dir / "run")
+    table = table_of(settings)
     process = table.find(name)
     if process is None:
         raise OperatorError("does not run", f"run: ops-pipeline up --mode {settings.mode.value}")

@@ -59,10 +59,15 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     EmbeddedServer.in_folder(made.folder).remove()
 
 
-def family_of(installation: Installation) -> list[psutil.Process]:
+def family_of(installation: Installation) -> set[psutil.Process]:
     """What was started, and all that came of it."""
-    family = [psutil.Process(pid) for pid in installation.pids()]
-    return family + [child for process in family for child in process.children(recursive=True)]
+    family = {psutil.Process(pid) for pid in installation.pids() if psutil.pid_exists(pid)}
+    return family | {child for process in family for child in process.children(recursive=True)}
+
+
+def keeper_of(installation: Installation) -> psutil.Process:
+    record = installation.folder / "replay" / "run" / "keeper.json"
+    return psutil.Process(json.loads(record.read_text())["pid"])
 
 
 def assets(installation: Installation) -> set[str]:
@@ -78,30 +83,48 @@ def forks(installation: Installation) -> int:
     return found
 
 
-def test_up_survives_kill_9_of_everything_and_down_leaves_nothing(
+def stage_assets_are_there(installation: Installation) -> bool:
+    stages = {stage.name for stage in DATA_STAGES} | {"executions"}
+    try:
+        return stages < assets(installation)
+    except (OSError, KeyError):
+        return False
+
+
+def test_what_is_killed_comes_back_by_itself_and_down_leaves_nothing(
     installation: Installation,
 ) -> None:
     installation.up()
-    before = installation.run("service", "disable", "dispatcher")
-    assert before.returncode == 0
-    postgres = EmbeddedServer.in_folder(installation.folder).pid()
-    family = family_of(installation)
+    assert installation.run("service", "disable", "dispatcher").returncode == 0
+    server = EmbeddedServer.in_folder(installation.folder)
+    postgres = server.pid()
+    family = family_of(installation) - {keeper_of(installation)}
     for process in [*family, psutil.Process(postgres)]:
         os.kill(process.pid, signal.SIGKILL)
-    psutil.wait_procs(family, timeout=10)
 
-    installation.up()
+    wait_until(lambda: server.pid() not in (None, postgres), 60, "PostgreSQL did not come back")
+    wait_until(lambda: stage_assets_are_there(installation), 60, "the UI did not come back")
     switches = json.loads(installation.run("service", "list", "--json").stdout)
     assert [s["is_enabled"] for s in switches if s["stage"]["name"] == "dispatch"] == [False]
-    stages = {stage.name for stage in DATA_STAGES} | {"executions"}
-    wait_until(lambda: stages < assets(installation), 30, "the code location did not load")
-
     # Nothing was launched yet, and what runs are forked from is there.
     wait_until(lambda: forks(installation) == 1, 30, "the fork server did not come up")
+
     running = family_of(installation)
     assert installation.run("down").returncode == 0
     assert [p for p in running if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert installation.run("status").returncode == 3
+
+
+def test_what_a_killed_keeper_left_is_replaced_by_the_next_up(installation: Installation) -> None:
+    installation.up()
+    before = family_of(installation)
+    keeper = keeper_of(installation)
+    keeper.kill()
+    psutil.wait_procs([keeper], timeout=10)
+    installation.up()
+    left = [p for p in before if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert left == []
+    assert stage_assets_are_there(installation)
 
 
 def test_a_page_of_another_origin_can_launch_nothing(installation: Installation) -> None:

@@ -1,0 +1,220 @@
+"""Keeps the background processes of one mode: starts each, and again whatever dies.
+
+It is the only process that `up` starts; `down` ends it first, and it ends what it keeps.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import psutil
+import yaml
+
+from ops_pipeline.domain.errors import BadConfiguration, OperatorError
+from ops_pipeline.local.files import replace_private
+from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.local.processes import ProcessTable
+from ops_pipeline.settings import (
+    CODE,
+    DAEMON,
+    KEEPER,
+    PROJECT_DIR,
+    SANDBOX,
+    WEB,
+    Mode,
+    Settings,
+    load,
+)
+
+LOOK_SECONDS = 0.5
+LONGEST_LOG = 10_000_000
+# How long it waits before it starts what died again and again; lived so long, it counts as well.
+FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS = 0.5, 60.0, 120.0
+
+LOCATION = "ops_pipeline"
+# What a path may have as the address of a Unix socket, on Linux and on macOS.
+LONGEST_SOCKET = 103
+
+log = logging.getLogger("keeper")
+
+
+@dataclass
+class Kept:
+    """One process that is to run: how often it died lately, and when it may start again."""
+
+    name: str
+    command: Sequence[str]
+    deaths: int = 0
+    not_before: float = 0.0
+    was_started: bool = False
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """What it keeps, in the order in which it starts, and what each finds in its environment."""
+
+    table: ProcessTable
+    kept: Sequence[Kept]
+    environment: Callable[[], Mapping[str, str]]
+    log_dir: Path
+    server: EmbeddedServer | None = None
+    ended: Event = field(default_factory=Event)
+
+    def run(self) -> None:
+        """Keep them until told to end, then end them, the last started first."""
+        while not self.ended.wait(LOOK_SECONDS):
+            self.look(time.monotonic())
+        self._end_all()
+
+    def look(self, now: float) -> None:
+        """Start what does not run and may: the server first, without which nothing works."""
+        _try(self._look_at_server)
+        for one in self.kept:
+            _try(partial(self._look_at, one, now))
+        for log_file in self._log_files():
+            _try(partial(_bound, log_file))
+
+    def _look_at_server(self) -> None:
+        if self.server is None or self.server.pid() is not None:
+            return
+        log.warning("PostgreSQL is gone, it starts again")
+        before = self.environment()
+        self.server.start()
+        if self.environment() != before:
+            log.warning("somebody took PostgreSQL's port: all start again, at its new one")
+            self._end_all()
+
+    def _look_at(self, one: Kept, now: float) -> None:
+        if self.table.find(one.name):
+            if now - one.not_before > WELL_SECONDS:
+                one.deaths = 0
+            return
+        if one.was_started:
+            one.was_started, one.deaths = False, one.deaths + 1
+            wait = min(FIRST_WAIT * 2 ** (one.deaths - 1), LONGEST_WAIT)
+            one.not_before = now + wait
+            log.warning("%s is gone, it starts again in %g s", one.name, wait)
+        if now >= one.not_before:
+            one.was_started, one.not_before = True, now
+            log_file = self.log_dir / f"{one.name}.log"
+            self.table.start(one.name, [*one.command], self.environment(), log_file, PROJECT_DIR)
+
+    def _log_files(self) -> list[Path]:
+        own = [self.log_dir / f"{name}.log" for name in (KEEPER, *(one.name for one in self.kept))]
+        return [*own, *([self.server.log_file] if self.server else [])]
+
+    def _end_all(self) -> None:
+        for one in reversed(self.kept):
+            self.table.stop(one.name)
+
+
+def keeper_command(mode: Mode, port: int, market: Sequence[str] = ()) -> list[str]:
+    """How the keeper of a mode is started: with the UI's port, and the words of the sandbox."""
+    words = ["--mode", mode.value, "--port", str(port), "--", *market]
+    return [sys.executable, "-m", __name__, *words]
+
+
+def table_of(settings: Settings) -> ProcessTable:
+    """The background processes of a mode."""
+    return ProcessTable(settings.mode_dir / "run")
+
+
+def log_dir(settings: Settings) -> Path:
+    """Where each of them writes what it says."""
+    return settings.mode_dir / "logs"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Keep one mode's processes until terminated."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__name__}", description=__doc__)
+    parser.add_argument("--mode", type=Mode, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("market", nargs="*", help="words of the sandbox, after --")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    keeper = _keeper(load(options.mode.value), options.port, options.market)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: keeper.ended.set())
+    keeper.run()
+
+
+def _keeper(settings: Settings, port: int, market: Sequence[str] = ()) -> Keeper:
+    words = _words(settings, port, market)
+    return Keeper(
+        table_of(settings),
+        [
+            Kept(name, [sys.executable, "-m", *words[name]])
+            for name in settings.mode.processes
+            if name != KEEPER
+        ],
+        lambda: {**os.environ, **load(settings.mode.value).environment()},
+        log_dir(settings),
+        EmbeddedServer.in_folder(settings.var_dir) if settings.is_embedded else None,
+    )
+
+
+def _try(do: Callable[[], None]) -> None:
+    """Whatever fails is tried again at the next look; the others have theirs."""
+    try:
+        do()
+    except (OperatorError, OSError, psutil.Error) as error:
+        log.warning("%s", error)
+
+
+def _bound(log_file: Path) -> None:
+    """Put a log that grew too long aside, in place of the one before; who writes it goes on.
+
+    What is written within the same milliseconds is lost.
+    """
+    if log_file.exists() and log_file.stat().st_size > LONGEST_LOG:
+        shutil.copy(log_file, log_file.with_suffix(".log.1"))
+        os.truncate(log_file, 0)
+
+
+def _words(settings: Settings, port: int, market: Sequence[str]) -> dict[str, list[str]]:
+    socket = _socket(settings)
+    workspace = _workspace(settings, socket)
+    return {
+        SANDBOX: ["ops_pipeline", "sandbox", "--port", str(settings.sandbox_port), *market],
+        CODE: [
+            *("ops_pipeline.engine.code", "--module", "ops_pipeline.definitions"),
+            *("--location", LOCATION, "--socket", socket),
+        ],
+        DAEMON: ["ops_pipeline.engine.daemon", "-w", workspace],
+        WEB: ["ops_pipeline.engine.web", "--port", str(port), "-w", workspace],
+    }
+
+
+def _socket(settings: Settings) -> str:
+    """Where the code server answers: in our folder, so that nobody else can ask it to run code."""
+    folder = table_of(settings).run_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    path = str(folder / "code.sock")
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        raise BadConfiguration(
+            f"the path of the var folder is too long for a socket in it: {path}",
+            "set OPS_VAR_DIR to a shorter one",
+        )
+    return path
+
+
+def _workspace(settings: Settings, socket: str) -> str:
+    """The file that sends daemon and web server to the one code server."""
+    path = settings.mode_dir / "workspace.yaml"
+    served = {"host": "localhost", "socket": socket, "location_name": LOCATION}
+    replace_private(path, yaml.safe_dump({"load_from": [{"grpc_server": served}]}))
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.local import keeper as keepers
+from ops_pipeline.local.keeper import FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS, Keeper, Kept
+from ops_pipeline.local.processes import Process, ProcessTable, wait_until
+from ops_pipeline.settings import Mode, Settings
+
+SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
+ENDS = [sys.executable, "-c", "pass"]
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Iterator[Callable[..., Keeper]]:
+    made: list[Keeper] = []
+
+    def keep(*kept: Kept) -> Keeper:
+        table = ProcessTable(tmp_path / "run")
+        made.append(Keeper(table, kept, lambda: os.environ, tmp_path / "logs"))
+        return made[-1]
+
+    yield keep
+    for one in made:
+        one._end_all()
+
+
+def found(keeper: Keeper, name: str) -> Process:
+    process = keeper.table.find(name)
+    assert process is not None
+    return process
+
+
+def kill(keeper: Keeper, name: str) -> int:
+    process = found(keeper, name)
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: keeper.table.find(name) is None, 10, "it did not die")
+    return process.pid
+
+
+def test_what_was_killed_is_started_again_and_what_was_not_stays(
+    keep: Callable[..., Keeper],
+) -> None:
+    keeper = keep(Kept("one", SLEEPS), Kept("two", SLEEPS))
+    keeper.look(0)
+    one, two = kill(keeper, "one"), found(keeper, "two")
+    keeper.look(1)
+    assert keeper.table.find("one") is None
+    keeper.look(1 + FIRST_WAIT)
+    assert found(keeper, "one").pid != one
+    assert found(keeper, "two") == two
+
+
+def test_what_dies_at_once_is_tried_less_and_less_often(keep: Callable[..., Keeper]) -> None:
+    kept = Kept("one", ENDS)
+    keeper, now, starts = keep(kept), 0.0, []
+    while now < 300:
+        keeper.look(now)
+        if kept.was_started and kept.not_before == now:
+            starts.append(now)
+        wait_until(lambda: keeper.table.find("one") is None, 10, "it did not end")
+        now += FIRST_WAIT / 2
+    waits = [later - earlier for earlier, later in pairwise(starts)]
+    assert waits == sorted(waits)
+    assert FIRST_WAIT <= waits[0] <= FIRST_WAIT * 2
+    assert LONGEST_WAIT <= waits[-1] <= LONGEST_WAIT + FIRST_WAIT
+    assert len(starts) < 15
+
+
+def test_what_ran_well_for_long_is_started_at_once_again(keep: Callable[..., Keeper]) -> None:
+    kept = Kept("one", SLEEPS, deaths=9)
+    keeper = keep(kept)
+    keeper.look(0)
+    keeper.look(WELL_SECONDS + 1)
+    kill(keeper, "one")
+    keeper.look(WELL_SECONDS + 2)
+    keeper.look(WELL_SECONDS + 2 + FIRST_WAIT)
+    assert keeper.table.find("one")
+
+
+def test_nothing_is_left_when_it_ends(keep: Callable[..., Keeper]) -> None:
+    keeper = keep(Kept("one", SLEEPS), Kept("two", SLEEPS))
+    keeper.look(0)
+    keeper.ended.set()
+    keeper.run()
+    assert keeper.table.all() == []
+
+
+def test_what_cannot_be_started_is_logged_and_keeps_nothing_else_from_its_start(
+    keep: Callable[..., Keeper], caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = keep(Kept("none", ["/no/such/program"]), Kept("one", SLEEPS))
+    keeper.look(0)
+    assert "none could not be started" in caplog.text
+    assert keeper.table.find("one")
+
+
+def test_a_log_that_grew_too_long_is_put_aside_while_its_writer_goes_on(
+    keep: Callable[..., Keeper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keepers, "LONGEST_LOG", 1000)
+    writes = "import time\nwhile True:\n  print('x' * 99, flush=True)\n  time.sleep(0.01)"
+    keeper, log = keep(Kept("one", [sys.executable, "-c", writes])), tmp_path / "logs" / "one.log"
+    keeper.look(0)
+    wait_until(lambda: log.exists() and log.stat().st_size > 1000, 10, "it did not write")
+    keeper.look(1)
+    assert log.stat().st_size < 1000
+    assert log.with_suffix(".log.1").stat().st_size > 1000
+    wait_until(lambda: log.stat().st_size > 1000, 10, "it does not go on")
+    assert b"\0" not in log.read_bytes()
+
+
+def test_a_var_folder_whose_path_is_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    settings = Settings(Mode.REPLAY, tmp_path / ("x" * 100), None)
+    with pytest.raises(BadConfiguration, match="too long"):
+        keepers._keeper(settings, 3000)
+
+
+def test_nobody_else_may_enter_the_folder_of_the_code_servers_socket(tmp_path: Path) -> None:
+    settings = Settings(Mode.REPLAY, tmp_path, None)
+    keepers._keeper(settings, 3000)
+    assert (tmp_path / "replay" / "run").stat().st_mode & 0o777 == 0o700
