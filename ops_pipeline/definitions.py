@@ -84,8 +84,6 @@ def build(settings: Settings) -> dg.Definitions:
         ],
         sensors=[dispatch_sensor, bars_sensor, machine_sensor],
         resources={"pipeline": Pipeline(settings)},
-        # What a run does is in its events; printed once more it is 15 MB of log a day.
-        loggers={"console": dg.colored_console_logger.configured({"log_level": "WARNING"})},
         # A process for each step would import everything six times a minute.
         executor=dg.in_process_executor,
     )

@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from alpaca.common.enums import Sort
@@ -70,8 +70,16 @@ class AlpacaBars:
         """The name that is stored beside each bar: alpaca/iex or alpaca/sip."""
         return f"alpaca/{self._access.feed}"
 
-    def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> FetchedBars:
+    def fetch_bars(
+        self,
+        tickers: Sequence[str],
+        start: datetime,
+        end: datetime,
+        within_seconds: float = inf,
+    ) -> FetchedBars:
         """Complete bars of these tickers with start <= minute < end, by minute and ticker.
+
+        What has not come in time is given up.
 
         A ticker is unanswered when Alpaca does not know it, when its request failed while others
         did not, and when none of its bars can be read. A bar that cannot be read is left out.
@@ -88,7 +96,7 @@ class AlpacaBars:
             return FetchedBars([])
         # Taken before the first request: a bar that was half-formed then stays half-formed.
         asked_at = self._now()
-        adapter = PatientAdapter(self._patience, self._budget, self._now)
+        adapter = PatientAdapter(self._patience, self._budget, self._now, within_seconds)
         client = _client(self._access)
         with patient(client, adapter):
             fetch = _Fetch(lambda part: client.rows(part, start, last), self._access)

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import inf
 from threading import Lock
 from typing import Any
 
@@ -87,12 +88,18 @@ class RateBudget:
         self._opens_at = monotonic()
         self._lock = Lock()
 
-    def take(self) -> None:
-        """Wait until one more request fits in, and count it."""
+    def take(self, within_seconds: float = inf) -> None:
+        """Wait until one more request fits in, and count it.
+
+        Raises:
+            AlpacaBusy: that would take longer.
+        """
         with self._lock:
             now = self._monotonic()
             is_full = len(self._sent) == self._sent.maxlen
             at = max(now, self._sent[0] + self._per_seconds) if is_full else now
+            if at - now > within_seconds:
+                raise AlpacaBusy(at - now)
             self._sent.append(at)
         if at > now:
             self._sleep(at - now)
@@ -112,17 +119,25 @@ class PatientAdapter(HTTPAdapter):
 
     A GET is repeated after a failed connection, a time-out, 429, 5xx and an answer that is no
     JSON. All else is sent once, and neither is left to alpaca-py, which would repeat it blindly.
-    `requests` counts repetitions too, `bytes` what came over the wire without headers.
+    `requests` counts repetitions too, `bytes` what came over the wire without headers. All of it
+    ends `within_seconds`, while the patience is for what fails.
 
     Raises:
         AlpacaSilent: there was no usable answer.
         AlpacaBusy: the rate limit holds for longer than patience lasts.
     """
 
-    def __init__(self, patience: Patience, budget: RateBudget, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        patience: Patience,
+        budget: RateBudget,
+        now: Callable[[], datetime],
+        within_seconds: float = inf,
+    ) -> None:
         super().__init__()
+        self._until = patience.monotonic() + within_seconds
         self._patience, self._budget, self._now = patience, budget, now
-        self._left = patience.total
+        self._patience_left = patience.total
         self._jitter = wait_random_exponential(multiplier=patience.first_wait)
         self.requests = 0
         self.bytes = 0
@@ -133,7 +148,7 @@ class PatientAdapter(HTTPAdapter):
         retrying = Retrying(
             retry=retry_if_exception_type((AlpacaSilent, AlpacaBusy)),
             stop=lambda state: (
-                state.attempt_number >= attempts or state.upcoming_sleep >= self._left
+                state.attempt_number >= attempts or state.upcoming_sleep >= self._left()
             ),
             wait=self._wait,
             sleep=self._sleep,
@@ -143,17 +158,17 @@ class PatientAdapter(HTTPAdapter):
 
     def _attempt(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
         self._wait_until_open()
-        self._budget.take()
+        self._budget.take(self._left())
         started = self._patience.monotonic()
         try:
             return self._answer(request, *args, **options)
         except (AlpacaSilent, AlpacaBusy):
-            self._left -= self._patience.monotonic() - started
+            self._patience_left -= self._patience.monotonic() - started
             raise
 
     def _answer(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
         patience = self._patience
-        options["timeout"] = Timeout(self._left, connect=patience.connect, read=patience.read)
+        options["timeout"] = Timeout(self._left(), connect=patience.connect, read=patience.read)
         self.requests += 1
         try:
             response = super().send(request, *args, **options)
@@ -182,10 +197,12 @@ class PatientAdapter(HTTPAdapter):
             raise AlpacaSilent(f"what it sends is no JSON (status {status})")
 
     def _wait_until_open(self) -> None:
-        if self._left <= 0:
+        if self._patience.monotonic() >= self._until:
+            raise AlpacaSilent("it was too slow for this minute")
+        if self._left() <= 0:
             raise AlpacaSilent(f"waited {self._patience.total:g} s in all")
         closed_for = self._budget.closed_for()
-        if closed_for >= self._left:
+        if closed_for >= self._left():
             raise AlpacaBusy(closed_for)
         if closed_for:
             self._sleep(closed_for)
@@ -194,8 +211,12 @@ class PatientAdapter(HTTPAdapter):
         return max(self._jitter(state), _asked(state))
 
     def _sleep(self, seconds: float) -> None:
-        self._left -= seconds
+        self._patience_left -= seconds
         self._patience.sleep(seconds)
+
+    def _left(self) -> float:
+        """How many seconds what fails, and all of it, may still take."""
+        return min(self._patience_left, self._until - self._patience.monotonic())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from math import inf
 from typing import Protocol
 
 from ops_pipeline.domain.orders import BrokerAccount, OrderReport, OrderTicket
@@ -34,8 +35,14 @@ class BarSource(Protocol):
     def feed(self) -> str:
         """The name of the vendor's feed, stored beside each bar."""
 
-    def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> FetchedBars:
-        """Complete bars of these tickers with start <= minute < end."""
+    def fetch_bars(
+        self,
+        tickers: Sequence[str],
+        start: datetime,
+        end: datetime,
+        within_seconds: float = inf,
+    ) -> FetchedBars:
+        """Complete bars of these tickers with start <= minute < end; those that come in time."""
 
 
 class SplitSource(Protocol):
@@ -49,9 +56,16 @@ class NewsSource(Protocol):
     """A set of news feeds."""
 
     def fetch_news(
-        self, start: datetime, end: datetime, states: Mapping[str, FeedState]
+        self,
+        start: datetime,
+        end: datetime,
+        states: Mapping[str, FeedState],
+        within_seconds: float = inf,
     ) -> FetchedNews:
-        """Entries published in [start, end), and undated ones; states are of the last fetch."""
+        """Entries published in [start, end), and undated ones; states are of the last fetch.
+
+        A feed that does not tell them in time has failed.
+        """
 
 
 class Classifier(Protocol):

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,13 @@ class RecordedMarket:
         new_bars.replace(self._bars_file)
         new_news.replace(self._news_file)
 
-    def fetch_bars(self, tickers: Sequence[str], start: datetime, end: datetime) -> FetchedBars:
+    def fetch_bars(
+        self,
+        tickers: Sequence[str],
+        start: datetime,
+        end: datetime,
+        within_seconds: float = inf,  # noqa: ARG002 - a file is there, or not
+    ) -> FetchedBars:
         """Bars of these tickers with start <= minute < end, by minute and ticker."""
         self._require()
         filters = [("minute", ">=", pd.Timestamp(start)), ("minute", "<", pd.Timestamp(end))]
@@ -147,6 +154,7 @@ class RecordedMarket:
         start: datetime,
         end: datetime,
         states: Mapping[str, FeedState],  # noqa: ARG002 - a file has no state
+        within_seconds: float = inf,  # noqa: ARG002
     ) -> FetchedNews:
         """Entries published in [start, end), oldest first; undated ones have no place here."""
         if not self._news_file.exists():

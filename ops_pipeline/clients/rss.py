@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import inf
 from typing import Any
 
 import feedparser
@@ -74,36 +75,42 @@ class RssFeeds:
         start: datetime,  # noqa: ARG002 - a feed is one page, whatever is asked
         end: datetime,  # noqa: ARG002
         states: Mapping[str, FeedState],
+        within_seconds: float = inf,
     ) -> FetchedNews:
         """All that the feeds hold now, oldest first, undated last; one outcome for each feed.
 
         A feed cannot be asked for a span of time, so start and end choose nothing: what is older
         or lies in the future is told too. A feed whose time to retry has not come is not asked.
         """
-        now, until = self._now(), time.monotonic() + self._deadline_seconds
+        seconds = min(self._deadline_seconds, within_seconds)
+        now, until = self._now(), time.monotonic() + seconds
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="feed")
         asked: dict[Feed, Future[FetchedNews]] = {}
         for feed in self._feeds:
             state = states.get(feed.name) or FeedState(feed.name)
             if state.retry_at is None or state.retry_at <= now:
-                asked[feed] = pool.submit(self._ask, feed, state, now, until)
-        wait(asked.values(), timeout=self._deadline_seconds)
+                asked[feed] = pool.submit(
+                    self._ask, feed, state, now, (until, FEED_SHARE * seconds)
+                )
+        wait(asked.values(), timeout=seconds)
         pool.shutdown(wait=False, cancel_futures=True)
         answers = [_answer(feed, asked.get(feed)) for feed in self._feeds]
         entries = [entry for answer in answers for entry in answer.entries]
         outcomes = [outcome for answer in answers for outcome in answer.feeds]
         return FetchedNews(sorted(entries, key=_order), outcomes)
 
-    def _ask(self, feed: Feed, state: FeedState, now: datetime, until: float) -> FetchedNews:
+    def _ask(
+        self, feed: Feed, state: FeedState, now: datetime, bounds: tuple[float, float]
+    ) -> FetchedNews:
         try:
-            return self._fetch(feed, state, now, until)
+            until, share = bounds
+            return self._fetch(feed, state, now, min(until, time.monotonic() + share))
         except Exception as error:  # noqa: BLE001 - whatever ails one feed must not harm another
             return _failed(feed, _reason(error))
 
     def _fetch(self, feed: Feed, state: FeedState, now: datetime, until: float) -> FetchedNews:
-        mine = min(until, time.monotonic() + FEED_SHARE * self._deadline_seconds)
         headers = httpx.Headers({"User-Agent": self._agent, **_conditions(state)}, "utf-8")
-        with guarded_client(mine, self._tls, allows_private=self._allows_private) as client:
+        with guarded_client(until, self._tls, allows_private=self._allows_private) as client:
             request = client.build_request("GET", feed.url, headers=headers)
             response = open_response(client, request, self._require_contact)
             if response.status_code == httpx.codes.NOT_MODIFIED:
@@ -112,7 +119,7 @@ class RssFeeds:
                 wait_seconds = _retry_after(response, now)
                 return _failed(feed, f"HTTP {response.status_code}", wait_seconds)
             body = read_body(response)
-        entries = parse_feed(feed, body, response, now, mine)
+        entries = parse_feed(feed, body, response, now, until)
         return FetchedNews(entries, [_ok(feed, response, len(entries))])
 
     def _require_contact(self, url: httpx.URL) -> None:

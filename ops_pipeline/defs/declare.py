@@ -1,7 +1,7 @@
 """How a stage is declared to Dagster: partitions, freshness, group and dependencies."""
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -10,7 +10,7 @@ from dagster_dbt import dbt_assets
 from ops_pipeline.defs import dbt
 from ops_pipeline.defs.assets import executions
 from ops_pipeline.defs.assets.executions import DispatchConfig
-from ops_pipeline.defs.minutes import Minutes, minutes_of
+from ops_pipeline.defs.minutes import Minutes, alone, done_already, minutes_of
 from ops_pipeline.defs.partitions import minute_partitions
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.stages import FEATURES, Stage
@@ -44,9 +44,7 @@ def data_asset(
     def asset(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[Any]:
-        outcome = body(minutes_of(context, pipeline), pipeline)
-        pipeline.progress(stage.name)
-        return outcome
+        return _work(stage, body, context, pipeline)
 
     return asset
 
@@ -64,9 +62,7 @@ def features_asset(settings: Settings, body: Body) -> dg.AssetsDefinition:
     def features(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[Any]:
-        outcome = body(minutes_of(context, pipeline), pipeline)
-        pipeline.progress(FEATURES.name)
-        return outcome
+        return _work(FEATURES, body, context, pipeline)
 
     def declare(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(
@@ -95,6 +91,22 @@ def executions_asset(settings: Settings, deps: Sequence[Stage]) -> dg.AssetsDefi
         return executions.materialize(context, config, pipeline)
 
     return asset
+
+
+def _work(
+    stage: Stage, body: Body, context: dg.AssetExecutionContext, pipeline: Pipeline
+) -> dg.MaterializeResult[Any]:
+    """Do what a stage does for the minutes of this run, with no other run at the same stage."""
+    minutes = minutes_of(context, pipeline)
+    with alone(stage, minutes, pipeline, lambda: _requested_at(context)) as has_work:
+        outcome = body(minutes, pipeline) if has_work else done_already(minutes)
+    pipeline.progress(stage.name)
+    return outcome
+
+
+def _requested_at(context: dg.AssetExecutionContext) -> datetime:
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    return record.create_timestamp if record else datetime.max.replace(tzinfo=UTC)
 
 
 def _freshness(settings: Settings) -> dg.FreshnessPolicy | None:

@@ -1,10 +1,12 @@
 """The minutes that a run of an asset is about, and what every stage does with them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
+from math import inf
 from typing import Any
 
 import dagster as dg
@@ -14,6 +16,9 @@ from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.stages import Stage
 from ops_pipeline.storage import knowledge
+from ops_pipeline.storage.engine import turn_at
+
+LEAST_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,33 @@ def wait_until_settled(minutes: Minutes, pipeline: Pipeline) -> None:
         time.sleep(min(wait, (MINUTE * 2).total_seconds()))
 
 
+def seconds_left(minutes: Minutes, pipeline: Pipeline) -> float:
+    """How long a source may take: until the deadline of the newest minute.
+
+    A run that begins late still has some seconds, and one that catches up a second for each minute.
+    """
+    if not pipeline.mode.is_live or minutes.last is None:
+        return inf
+    left = (pipeline.timing.deadline(minutes.last) - pipeline.now()).total_seconds()
+    return max(left, LEAST_SECONDS + len(minutes.pairs))
+
+
+@contextmanager
+def alone(
+    stage: Stage, minutes: Minutes, pipeline: Pipeline, requested_at: Callable[[], datetime]
+) -> Iterator[bool]:
+    """Be the only run at this stage, whoever started the others and whatever daemon they have.
+
+    Tells whether there is work: minutes that another run has finished since this one was asked for
+    are not done again.
+    """
+    with turn_at(pipeline.engine, stage.name):
+        with pipeline.engine.connect() as connection:
+            done = knowledge.finished_since(connection, stage.name, minutes.start, minutes.end)
+        is_done = len(done) == len(minutes.pairs) > 0 and min(done.values()) > requested_at()
+        yield not is_done
+
+
 def finish(
     connection: Connection,
     stage: Stage,
@@ -80,6 +112,11 @@ def finish(
 ) -> None:
     """Keep that the stage has finished with these minutes."""
     knowledge.insert_stage_minutes(connection, stage.name, minutes.pairs, counts, minutes.run_id)
+
+
+def done_already(minutes: Minutes) -> dg.MaterializeResult[Any]:
+    """What Dagster shows of a run that found its work done."""
+    return result(minutes, 0, note="another run has done this meanwhile")
 
 
 def result(minutes: Minutes, rows: int, **more: Any) -> dg.MaterializeResult[Any]:

@@ -117,6 +117,11 @@ class Timing:
     """When a minute may be decided, counted from its end."""
 
     settle_seconds: int = 20
+    deadline_seconds: int = 45
+
+    def deadline(self, minute: datetime) -> datetime:
+        """When bars and news of this minute have come, or count as missing."""
+        return minute + MINUTE + timedelta(seconds=self.deadline_seconds)
 
     def as_of(self, minute: datetime) -> datetime:
         """The nominal instant at which this minute is decided."""

@@ -7,7 +7,7 @@ import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from ops_pipeline.domain.errors import NotRunning, Unsafe
+from ops_pipeline.domain.errors import NotRunning, TimedOut, Unsafe
 from ops_pipeline.settings import Server, Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -16,6 +16,10 @@ IDLE_SECONDS = 60.0
 KNOWLEDGE_LOCK = 7_310_001
 # Held by the one that steps a replay's dispatcher through its minutes.
 DRIVER_LOCK = 7_310_003
+# Held by a run for as long as it works at a stage; with it goes the stage.
+STAGE_LOCK = 7_310_004
+# How long a run waits for its turn, and how long one that is frozen keeps it.
+TURN_WAIT_SECONDS, TURN_SECONDS = 120, 600
 
 
 def server_of(settings: Settings) -> Server:
@@ -94,6 +98,35 @@ def lock_knowledge(connection: Connection, *, exclusive: bool) -> None:
     """Hold the knowledge lock until the transaction ends."""
     shared = "" if exclusive else "_shared"
     connection.execute(text(f"select pg_advisory_xact_lock{shared}(:key)"), {"key": KNOWLEDGE_LOCK})
+
+
+@contextmanager
+def turn_at(engine: Engine, stage: str) -> Iterator[None]:
+    """Be the only run at a stage; the others wait.
+
+    The server gives the turn on when this process dies, and takes it from one that is frozen.
+
+    Raises:
+        TimedOut: another run has it for too long.
+    """
+    with engine.connect() as connection, connection.begin():
+        connection.execute(
+            text(
+                f"set local lock_timeout = '{TURN_WAIT_SECONDS}s';"
+                f"set local idle_in_transaction_session_timeout = '{TURN_SECONDS}s'"
+            )
+        )
+        try:
+            connection.execute(
+                text("select pg_advisory_xact_lock(:key, hashtext(:stage))"),
+                {"key": STAGE_LOCK, "stage": stage},
+            )
+        except OperationalError as error:
+            raise TimedOut(
+                f"another run has been at {stage} for {TURN_WAIT_SECONDS} s",
+                "look at the run that is at work in the UI",
+            ) from error
+        yield
 
 
 @contextmanager

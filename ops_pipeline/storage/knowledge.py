@@ -132,6 +132,16 @@ def finished_minutes(
     return {row[0].astimezone(UTC) for row in rows}
 
 
+def finished_since(
+    connection: Connection, stage: str, start: datetime, end: datetime
+) -> dict[datetime, datetime]:
+    """The minutes in [start, end) that a stage has finished, and when it did last."""
+    rows = connection.execute(
+        query("knowledge", "finished_since"), {"stage": stage, "start": start, "end": end}
+    )
+    return {row[0].astimezone(UTC): row[1].astimezone(UTC) for row in rows}
+
+
 def counts_by_minute(
     connection: Connection, stage: str, start: datetime, end: datetime
 ) -> dict[datetime, int]:

@@ -200,15 +200,51 @@ def test_after_patience_is_used_up_nothing_more_is_sent(clock: Time) -> None:
 
 
 def test_answers_cost_no_patience_however_long_they_take() -> None:
-    adapter = PatientAdapter(Patience(total=0.2), RateBudget(), Time().now)
+    adapter = PatientAdapter(Patience(total=0.8), RateBudget(), Time().now)
 
     def slowly(_: object) -> Answer:
-        time.sleep(0.1)
+        time.sleep(0.3)
         return FINE
 
     with serving(slowly) as stub:
         for _ in range(4):
             assert get(stub, Time(), adapter=adapter) == {"is": "fine"}
+
+
+def test_an_answer_that_would_come_after_the_minute_is_not_waited_for() -> None:
+    began = time.monotonic()
+    adapter = PatientAdapter(Patience(), RateBudget(), Time().now, within_seconds=1.0)
+
+    def slowly(_: object) -> Answer:
+        time.sleep(0.6)
+        return FINE
+
+    with serving(slowly) as stub:
+        assert get(stub, Time(), adapter=adapter) == {"is": "fine"}
+        with pytest.raises(AlpacaSilent):
+            get(stub, Time(), adapter=adapter)
+        assert time.monotonic() - began < 2
+        with pytest.raises(AlpacaSilent, match="too slow for this minute"):
+            get(stub, Time(), adapter=adapter)
+        assert len(stub.asked) == 2
+
+
+def test_a_retry_that_would_come_after_the_minute_is_not_waited_for(clock: Time) -> None:
+    adapter = PatientAdapter(clock.patience(), clock.budget(), clock.now, within_seconds=4)
+    with serving(Answer("", 503, {"Retry-After": "5"}), FINE) as stub:
+        with pytest.raises(AlpacaSilent):
+            get(stub, clock, adapter=adapter)
+        assert len(stub.asked) == 1
+    assert clock.slept == []
+
+
+def test_a_request_that_would_wait_for_its_turn_too_long_is_not_counted(clock: Time) -> None:
+    budget = clock.budget(limit=1)
+    budget.take()
+    with pytest.raises(AlpacaBusy, match="60 s"):
+        budget.take(within_seconds=59)
+    budget.take(within_seconds=60)
+    assert clock.slept == [60]
 
 
 def test_a_server_that_is_not_there_does_not_answer(clock: Time) -> None:

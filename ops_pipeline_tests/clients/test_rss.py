@@ -305,6 +305,15 @@ def test_slow_feeds_do_not_hold_up_the_others(server: FeedServer) -> None:
     assert [o.status for o in outcomes] == [FeedStatus.FAILED] * 8 + [FeedStatus.OK] * 3
 
 
+def test_feeds_that_are_too_slow_for_the_minute_are_given_up(server: FeedServer) -> None:
+    slow = [server.feed(f"/slow{number}", Page(drip)) for number in range(8)]
+    began = time.monotonic()
+    feeds = following(*slow, server.feed("/quick", a_feed()))
+    outcomes = feeds.fetch_news(START, NOW, {}, within_seconds=2.0).feeds
+    assert time.monotonic() - began < 5.0
+    assert [o.status for o in outcomes] == [FeedStatus.FAILED] * 8 + [FeedStatus.OK]
+
+
 def test_a_document_that_takes_long_to_read_holds_up_nobody(server: FeedServer) -> None:
     slow = server.feed("/slow", rss("<a>" * 200_000))
     quick = server.feed("/quick", a_feed())

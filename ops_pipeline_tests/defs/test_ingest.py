@@ -1,5 +1,6 @@
 """Bars and news come in over HTTP from a sandbox: what is asked, kept, left out and made up for."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,11 +14,12 @@ import pytest
 from ops_pipeline.clients.alpaca_bars import AlpacaBars
 from ops_pipeline.clients.alpaca_http import Patience
 from ops_pipeline.defs.checks.freshness import evaluate
+from ops_pipeline.defs.minutes import minutes_between, seconds_left
 from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Market, Pipeline
 from ops_pipeline.domain.bars import FRESH_SECONDS
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning, OperatorError
-from ops_pipeline.domain.session import MINUTE, Session
+from ops_pipeline.domain.session import MINUTE, Session, newest_closed_minute
 from ops_pipeline.sandbox.live import UnfoldingMarket
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS
 from ops_pipeline.sandbox.world import SandboxWorld
@@ -269,6 +271,31 @@ def test_a_run_in_which_every_feed_failed_is_a_failed_run(live: Live) -> None:
         live.run(0, 0, "news")
     assert live.world.value("select count(*) from feed_state where failures = 1") == 8
     assert live.world.value("select count(*) from stage_minutes") == 0
+
+
+def test_what_is_too_slow_for_the_minute_is_given_up_at_its_deadline(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops_pipeline.defs.minutes.LEAST_SECONDS", 0)
+    live.order(
+        {"match": "/v2", "kind": "delay", "seconds": 8},
+        {"match": FEEDS, "kind": "delay", "seconds": 8},
+    )
+    for stage, said in (("bars", "Alpaca does not answer"), ("news", "no answer in time")):
+        began = time.monotonic()
+        with pytest.raises(NotRunning, match=said):
+            live.run(0, 0, stage)
+        assert time.monotonic() - began < 4
+    assert live.world.value("select count(*) from stage_minutes") == 0
+
+
+def test_a_minute_has_until_45_seconds_after_its_end_and_a_long_range_longer(live: Live) -> None:
+    pipeline, newest = live.world.pipeline, newest_closed_minute(clock())
+    end = newest + MINUTE
+    left = seconds_left(minutes_between(newest, end, "", pipeline), pipeline)
+    assert left == pytest.approx((end - clock()).total_seconds() + 45, abs=2) or left == 6
+    many = minutes_between(newest - 299 * MINUTE, end, "", pipeline)
+    assert seconds_left(many, pipeline) == 305
 
 
 def test_the_bars_are_fresh_for_three_minutes(live: Live) -> None:

@@ -8,7 +8,7 @@ import dagster as dg
 from sqlalchemy import Connection
 
 from ops_pipeline.clients.protocols import FetchedBars
-from ops_pipeline.defs.minutes import Minutes, finish, result, wait_until_settled
+from ops_pipeline.defs.minutes import Minutes, finish, result, seconds_left, wait_until_settled
 from ops_pipeline.defs.resources import Pipeline, bar_known_at
 from ops_pipeline.domain.bars import split_faulty
 from ops_pipeline.domain.errors import NotRunning, OperatorError
@@ -100,9 +100,9 @@ def _fetch(
     answers: list[FetchedBars] = []
     failed: dict[str, OperatorError] = {}
     for start, group in groupby(by_start, key=starts.__getitem__):
-        tickers = list(group)
+        tickers, left = list(group), seconds_left(minutes, pipeline)
         try:
-            answers.append(pipeline.market.bars.fetch_bars(tickers, start, minutes.end))
+            answers.append(pipeline.market.bars.fetch_bars(tickers, start, minutes.end, left))
         except OperatorError as error:
             failed |= dict.fromkeys(tickers, error)
     if not answers and failed:

@@ -8,7 +8,7 @@ import dagster as dg
 from sqlalchemy import Connection
 
 from ops_pipeline.clients.protocols import FetchedNews
-from ops_pipeline.defs.minutes import Minutes, finish, result, wait_until_settled
+from ops_pipeline.defs.minutes import Minutes, finish, result, seconds_left, wait_until_settled
 from ops_pipeline.defs.resources import NEWS_DELAY, Pipeline
 from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.domain.news import clean, next_state
@@ -49,7 +49,8 @@ def _fetch(minutes: Minutes, pipeline: Pipeline) -> FetchedNews:
         with pipeline.engine.connect() as connection:
             reports = storage.feed_reports(connection)
         states = {feed: report.state for feed, report in reports.items()}
-        return pipeline.market.news.fetch_news(start, pipeline.now(), states)
+        left = seconds_left(minutes, pipeline)
+        return pipeline.market.news.fetch_news(start, pipeline.now(), states, left)
     return pipeline.market.news.fetch_news(start, end - NEWS_DELAY, {})
 
 

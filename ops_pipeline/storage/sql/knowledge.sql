@@ -49,6 +49,15 @@ group by minute
 having count(*) = cardinality(:stages)
 order by minute;
 
+-- name: finished_since
+-- The minutes in [start, end) that a stage has finished, and when it did last.
+select
+    minute,
+    written_at
+from stage_minutes
+where minute >= :start and minute < :end and stage = :stage
+order by minute;
+
 -- name: insert_replay_session
 -- A session is played on a market.
 insert into replay_sessions (session_date, market) values (:session_date, :market)

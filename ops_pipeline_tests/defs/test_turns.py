@@ -1,0 +1,106 @@
+"""Two runs of the same minutes: one works at a stage, whoever started them."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta
+from threading import Event
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from ops_pipeline.defs.minutes import Minutes, alone, finish, minutes_between
+from ops_pipeline.domain.errors import TimedOut
+from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.stages import BARS, NEWS, Stage
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage import engine
+from ops_pipeline.storage.engine import turn_at
+from ops_pipeline.storage.knowledge import clock
+from ops_pipeline_tests.defs.world import World, open_world
+
+
+@pytest.fixture
+def world(template: Settings) -> Iterator[World]:
+    with open_world(template) as world:
+        yield world
+
+
+def some_minutes(world: World, count: int = 3) -> Minutes:
+    opens_at = world.session(date(2025, 2, 12)).opens_at
+    return minutes_between(opens_at, opens_at + count * MINUTE, "a run", world.pipeline)
+
+
+def work(world: World, minutes: Minutes, requested_at: datetime, stage: Stage = BARS) -> bool:
+    """Finish the minutes if they are to be done; tells whether they were."""
+    with alone(stage, minutes, world.pipeline, lambda: requested_at) as has_work:
+        if has_work:
+            with world.pipeline.engine.begin() as connection:
+                finish(connection, stage, minutes, {})
+        return has_work
+
+
+def test_of_two_runs_that_were_asked_for_at_once_one_works(world: World) -> None:
+    minutes, asked_at = some_minutes(world), clock()
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(lambda _: work(world, minutes, asked_at), range(2)))
+    assert sorted(told) == [False, True]
+
+
+def test_a_run_that_is_asked_for_afterwards_works_again(world: World) -> None:
+    minutes = some_minutes(world)
+    assert work(world, minutes, clock())
+    assert work(world, minutes, clock())
+
+
+def test_a_run_of_one_minute_more_works(world: World) -> None:
+    asked_at = clock() - timedelta(seconds=1)
+    assert work(world, some_minutes(world, 3), asked_at)
+    assert work(world, some_minutes(world, 4), asked_at)
+
+
+def test_a_closed_day_is_work_without_minutes(world: World) -> None:
+    sunday = datetime.fromisoformat("2025-02-09T15:00Z")
+    assert work(world, minutes_between(sunday, sunday + MINUTE, "", world.pipeline), clock())
+
+
+def test_another_stage_does_not_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "TURN_WAIT_SECONDS", 1)
+    with turn_at(world.pipeline.engine, BARS.name):
+        assert work(world, some_minutes(world), clock(), NEWS)
+
+
+def test_who_waits_too_long_is_told_for_what(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "TURN_WAIT_SECONDS", 1)
+    with (
+        turn_at(world.pipeline.engine, BARS.name),
+        pytest.raises(TimedOut, match="another run has been at bars for 1 s"),
+    ):
+        work(world, some_minutes(world), clock())
+
+
+@pytest.mark.parametrize("way", ["dies", "is frozen"])
+def test_the_turn_of_a_run_that_ends_so_is_given_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    taken, over = Event(), Event()
+    if way == "is frozen":
+        monkeypatch.setattr(engine, "TURN_SECONDS", 1)
+
+    def hold() -> None:
+        with turn_at(world.pipeline.engine, BARS.name):
+            taken.set()
+            over.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold)
+        taken.wait(10)
+        if way == "dies":
+            world.execute(
+                "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"
+                " and classid = :key",
+                key=engine.STAGE_LOCK,
+            )
+        assert work(world, some_minutes(world), clock())
+        over.set()
+        with pytest.raises(DBAPIError):
+            holding.result()
