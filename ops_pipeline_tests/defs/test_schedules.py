@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -10,6 +12,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from ops_pipeline.defs.checks import machine
 from ops_pipeline.defs.jobs import LANE
+from ops_pipeline.defs.partitions import minute_partitions
 from ops_pipeline.defs.schedules import (
     acceptance_schedule,
     bars_sensor,
@@ -19,9 +22,9 @@ from ops_pipeline.defs.schedules import (
     retention_schedule,
     slo_schedule,
 )
-from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.session import MINUTE, NEW_YORK
 from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, NEWS, SENTIMENT, Stage
-from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.settings import Mode, PartitionWindow, Settings
 from ops_pipeline.storage.services import Switch, upsert_switch
 from ops_pipeline_tests.defs.world import END, STAGES, START, World, open_world
 
@@ -399,3 +402,80 @@ def test_session_is_measured_five_minutes_after_its_close(
 def test_nothing_is_measured_at_another_hour(market_hours: World, at: datetime) -> None:
     answer = ask_schedule(market_hours, slo_schedule, at)
     assert reason(answer) == "no session has closed in the last hour"
+
+
+def new_york(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=NEW_YORK)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("2025-11-14", "2025-11-17"),  # a weekend
+        ("2025-03-07", "2025-03-10"),  # the clocks go forward
+        ("2025-10-31", "2025-11-03"),  # the clocks go back
+        ("2025-11-26", "2025-11-28"),  # a holiday, then a half day
+        ("2025-11-28", "2025-12-01"),  # a half day, then a weekend
+    ],
+)
+@pytest.mark.parametrize("is_down", [False, True], ids=["it ticks on", "it is down in between"])
+def test_ticks_from_one_session_to_the_next_ask_for_each_of_its_minutes_once(
+    market_hours: World,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    after: str,
+    is_down: bool,  # noqa: FBT001
+) -> None:
+    """Five minutes before the close, through the night, to five minutes after the open."""
+    calendar = market_hours.pipeline.calendar
+    old, new = (calendar.on(date.fromisoformat(day)) for day in (before, after))
+    assert old
+    assert new
+    finish(market_hours, STAGES, old.closes_at - 6 * MINUTE)
+    nights = [old.closes_at + timedelta(hours=hours) for hours in (1, 5, 12)]
+    ends = [old.closes_at + n * MINUTE for n in range(-4, 4)]
+    starts = [new.opens_at + n * MINUTE for n in range(-2, 6)]
+    ticks = [starts[-1]] if is_down else [*ends, *nights, *starts]
+    keys = partition_keys(PartitionWindow(old.day, new.day))
+    told: list[datetime] = []
+    for tick in ticks:
+        monkeypatch.setattr(market_hours.pipeline, "now", lambda tick=tick: tick)
+        answer = ask_minutes(market_hours)
+        if isinstance(answer, dg.RunRequest):
+            first, last = (datetime.strptime(key, "%Y-%m-%dT%H:%M%z") for key in asked(answer))
+            assert set(asked(answer)) <= keys
+            minutes = [m for _, m in calendar.minutes_between(first, last + MINUTE)]
+            finish(market_hours, STAGES, *minutes)
+            told += minutes
+    assert told == old.minutes()[-5:] + new.minutes()[:5]
+
+
+def partition_keys(window: PartitionWindow) -> set[str]:
+    settings = replace(Settings(Mode.SIMULATED, Path(), None), window=window)
+    return set(minute_partitions(settings).get_partition_keys())
+
+
+@pytest.mark.parametrize(
+    ("at", "key"),
+    [
+        ("2025-11-17T09:31:01", "2025-11-17T09:30-0500"),
+        ("2025-03-10T09:31:01", "2025-03-10T09:30-0400"),
+        ("2025-11-03T09:31:01", "2025-11-03T09:30-0500"),
+        ("2025-11-28T13:00:01", "2025-11-28T12:59-0500"),
+    ],
+)
+def test_the_first_tick_of_all_asks_for_the_minute_that_has_just_ended(
+    market_hours: World, monkeypatch: pytest.MonkeyPatch, at: str, key: str
+) -> None:
+    monkeypatch.setattr(market_hours.pipeline, "now", lambda: new_york(at))
+    assert asked(ask_minutes(market_hours)) == (key, key)
+
+
+@pytest.mark.parametrize(
+    "at", ["2025-11-15T12:00", "2025-11-27T12:00", "2025-11-28T13:02", "2025-11-17T09:30"]
+)
+def test_nothing_is_asked_for_while_the_market_is_closed(
+    market_hours: World, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    monkeypatch.setattr(market_hours.pipeline, "now", lambda: new_york(at))
+    assert "nothing to do" in reason(ask_minutes(market_hours))
