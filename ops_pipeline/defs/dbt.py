@@ -71,11 +71,11 @@ def window_vars(start: datetime, end: datetime, model: Model) -> dict[str, objec
     }
 
 
-def run(settings: Settings, verb: str, variables: Mapping[str, object]) -> dict[str, str]:
+def run(settings: Settings, verb: str, variables: Mapping[str, object]) -> "dict[str, Node]":
     """Run a dbt verb over the whole project.
 
     Returns:
-        The status of each node by its name.
+        What dbt says of each node, by its name.
 
     Raises:
         dagster.Failure: a node of `dbt run` failed, or dbt could not run at all.
@@ -89,16 +89,18 @@ def run(settings: Settings, verb: str, variables: Mapping[str, object]) -> dict[
     failed = [f"{node.name}: {node.message}" for node in nodes if node.status != "success"]
     if verb == "run" and failed:
         raise dg.Failure(f"dbt {verb} failed: {'; '.join(failed)}")
-    return {node.name: node.status for node in nodes}
+    return {node.name: node for node in nodes}
 
 
 @dataclass(frozen=True)
 class Node:
-    """What dbt says of one node that it ran."""
+    """What dbt says of one node that it ran: how it ended, how long it took, what it wrote."""
 
     name: str
     status: str
     message: str
+    seconds: float
+    rows: int
 
 
 def _in_process(settings: Settings, words: list[str]) -> list[Node]:
@@ -113,7 +115,10 @@ def _in_process(settings: Settings, words: list[str]) -> list[Node]:
     nodes: Any = outcome.result
     if nodes is None:
         raise dg.Failure(f"dbt {words[0]} could not run: {outcome.exception}")
-    return [Node(n.node.name, str(n.status.value), str(n.message)) for n in nodes]
+    return [
+        _node(n.node.name, n.status.value, n.message, n.execution_time, n.adapter_response)
+        for n in nodes
+    ]
 
 
 def _as_command(settings: Settings, words: list[str], target: Path) -> list[Node]:
@@ -130,7 +135,13 @@ def _as_command(settings: Settings, words: list[str], target: Path) -> list[Node
         found = done.get_artifact("run_results.json")["results"]
     except FileNotFoundError:
         raise dg.Failure(f"dbt {words[0]} could not run: {done.get_error()}") from None
-    return [Node(n["unique_id"].split(".")[2], str(n["status"]), str(n["message"])) for n in found]
+    words_of = ("status", "message", "execution_time", "adapter_response")
+    return [_node(n["unique_id"].split(".")[2], *(n[word] for word in words_of)) for n in found]
+
+
+def _node(name: str, status: Any, message: Any, seconds: float, response: Any) -> Node:
+    rows = int((response or {}).get("rows_affected") or 0)
+    return Node(name, str(status), str(message), round(float(seconds), 3), rows)
 
 
 def test_names(settings: Settings) -> list[str]:

@@ -1,11 +1,11 @@
 """How a stage is declared to Dagster: partitions, freshness, group and dependencies."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import dbt_assets
+from dagster_dbt import dbt_assets, get_asset_key_for_model
 
 from ops_pipeline.defs import dbt
 from ops_pipeline.defs.assets import executions
@@ -50,7 +50,7 @@ def data_asset(
 
 
 def features_asset(settings: Settings, body: Body) -> dg.AssetsDefinition:
-    """The dbt models as one asset; its lineage comes from dbt's own graph."""
+    """The dbt models as assets, one for each table; lineage comes from dbt's own graph."""
 
     @dbt_assets(
         manifest=dbt.manifest_path(settings),
@@ -61,8 +61,16 @@ def features_asset(settings: Settings, body: Body) -> dg.AssetsDefinition:
     )
     def features(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> dg.MaterializeResult[Any]:
-        return _work(FEATURES, body, context, pipeline)
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        outcome = _work(FEATURES, body, context, pipeline)
+        said: Mapping[str, Any] = outcome.metadata or {}
+        found = {
+            get_asset_key_for_model([context.assets_def], model): metadata
+            for model, metadata in said.get("models", {}).items()
+        }
+        for key in sorted(context.selected_asset_keys):
+            metadata = said if key == dg.AssetKey(FEATURES.name) else found.get(key, {})
+            yield dg.MaterializeResult(asset_key=key, metadata=metadata)
 
     def declare(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(

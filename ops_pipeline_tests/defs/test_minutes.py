@@ -190,3 +190,13 @@ def test_a_ticker_that_opens_far_from_its_last_close_is_quarantined(
     assert found == [told] * count
     world.stages(first, second, ["bars"])
     assert world.value("select count(*) from quarantines") == count
+
+
+def test_features_tell_what_each_model_wrote_and_how_long_it_took(world: World) -> None:
+    session = world.session(date(2025, 2, 12))
+    minutes = session.minutes()[:2]
+    world.open_market(plain(warm_up(world.calendar, session, 60) + minutes))
+    made = world.range(*minutes).asset_materializations_for_node("features")[0]
+    said = {name: value.value for name, value in made.metadata.items()}
+    assert said["models"]["features_1m"]["rows"] == said["rows"] == 2 * len({"AAPL", "MSFT"})
+    assert 0 < said["model_seconds"] == said["models"]["features_1m"]["seconds"]

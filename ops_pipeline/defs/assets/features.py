@@ -16,14 +16,17 @@ from ops_pipeline.storage.knowledge import counts_by_minute, read_now, stamp_cut
 def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each ticker and minute with enough bars, from what was known at its cut-off."""
     _stamp(pipeline, minutes)
+    models = {}
     if minutes.pairs:
         window = dbt.window_vars(minutes.start, minutes.end, pipeline.classifier.model)
-        dbt.run(pipeline.settings, "run", window)
+        nodes = dbt.run(pipeline.settings, "run", window).values()
+        models = {node.name: {"rows": node.rows, "seconds": node.seconds} for node in nodes}
     with pipeline.engine.begin() as connection:
         counts = counts_by_minute(connection, FEATURES.name, minutes.start, minutes.end)
         missing = storage.missing_between(connection, minutes.start, minutes.end)
         finish(connection, FEATURES, minutes, counts)
-    return result(minutes, sum(counts.values()), **missing)
+    seconds = sum(model["seconds"] for model in models.values())
+    return result(minutes, sum(counts.values()), models=models, model_seconds=seconds, **missing)
 
 
 def _stamp(pipeline: Pipeline, minutes: Minutes) -> None:

@@ -33,8 +33,9 @@ def features_checks(settings: Settings) -> dg.AssetChecksDefinition:
         first = pipeline.calendar.back(pipeline.calendar.day(progress.minute), SESSIONS)
         end = progress.minute + MINUTE
         window = dbt.window_vars(first.opens_at, end, pipeline.classifier.model)
-        statuses = dbt.run(pipeline.settings, "test", window)
-        yield from (_result(name, statuses.get(name, "did not run")) for name in names)
+        nodes = dbt.run(pipeline.settings, "test", window)
+        for name in names:
+            yield _result(name, nodes[name].status if name in nodes else "did not run")
 
     return features_tests
 
