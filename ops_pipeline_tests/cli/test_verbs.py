@@ -189,6 +189,12 @@ def test_occupied_port_is_refused_before_anything_starts(ready: Run, held_port: 
     assert f"port {held_port} is taken" in answer.err
 
 
+def test_a_market_to_play_is_for_the_sandbox_alone(ready: Run) -> None:
+    answer = ready("up", "--bars", "bars.csv")
+    assert answer.code == 2
+    assert "--bars belongs to the sandbox (add --mode sandbox)" in answer.err
+
+
 def test_unknown_mode_is_bad_configuration(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPS_MODE", "live")
     answer = run("status")

@@ -126,3 +126,11 @@ def test_nobody_else_may_enter_the_folder_of_the_code_servers_socket(tmp_path: P
     settings = Settings(Mode.REPLAY, tmp_path, None)
     keepers._keeper(settings, 3000)
     assert (tmp_path / "replay" / "run").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_sandbox_is_told_what_to_play(tmp_path: Path) -> None:
+    settings = Settings(Mode.SANDBOX, tmp_path, None)
+    sandbox = next(one for one in keepers._keeper(settings, 3000, ["--day", "D"]).kept)
+    assert sandbox.command[-4:] == ["--port", "8600", "--day", "D"]
+    command = keepers.keeper_command(Mode.SANDBOX, 3000, ["--day", "D"])
+    assert command[-3:] == ["--", "--day", "D"]
