@@ -1,34 +1,21 @@
-"""Which entries are the same, what their plain text is, and which tickers they speak of."""
+"""Which entries are the same, and what their plain text is."""
 
 import calendar
 import hashlib
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from time import struct_time
 
-from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry, Ticker
+from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry
 
 MAX_TITLE, MAX_SUMMARY = 500, 5_000
-FEED, CASHTAG, SYMBOL, ALIAS = "feed", "cashtag", "symbol", "alias"
-# Symbols that are words too: in a text they count only as a cashtag.
-AMBIGUOUS_SYMBOLS = frozenset({"META", "NOW", "NET", "DE", "CAT", "HD", "ALL", "IT", "ON", "A"})
 
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LONGEST_BACK_OFF, LONGEST_RETRY_AFTER = timedelta(minutes=60), timedelta(hours=6)
-
-
-@dataclass(frozen=True)
-class Mention:
-    """A ticker in a text, how it was recognised, and where."""
-
-    ticker: str
-    match_source: str
-    span: str
 
 
 class _TextOnly(HTMLParser):
@@ -129,45 +116,3 @@ def next_state(state: FeedState, outcome: FeedOutcome, now: datetime) -> FeedSta
     asked = min(outcome.retry_after_seconds or 0, LONGEST_RETRY_AFTER.total_seconds())
     pause = max(back_off(failures), timedelta(seconds=asked))
     return replace(state, failures=failures, retry_at=now + pause if pause else None)
-
-
-class TickerLinker:
-    """Finds tickers in text by cashtag, symbol and company name."""
-
-    def __init__(self, universe: Sequence[Ticker]) -> None:
-        self._symbols = frozenset(ticker.symbol for ticker in universe)
-        self._names: dict[str, list[str]] = {}
-        for ticker in universe:
-            for alias in ticker.aliases:
-                self._names.setdefault(alias, []).append(ticker.symbol)
-        ordered = sorted(self._names, key=len, reverse=True)
-        self._alias = (
-            re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, ordered)) + r")(?![\w-])")
-            if ordered
-            else None
-        )
-
-    def mentions(self, text: str) -> list[Mention]:
-        """One mention for each ticker, by its strongest evidence, ordered by ticker."""
-        found: dict[str, Mention] = {}
-        for mention in (*self._cashtags(text), *self._bare(text), *self._aliases(text)):
-            found.setdefault(mention.ticker, mention)
-        return [found[ticker] for ticker in sorted(found)]
-
-    def _cashtags(self, text: str) -> list[Mention]:
-        matches = re.finditer(r"\$([A-Z]{1,5}(?:[.-][A-Z])?)\b", text)
-        return [Mention(m[1], CASHTAG, m[0]) for m in matches if m[1] in self._symbols]
-
-    def _bare(self, text: str) -> list[Mention]:
-        matches = re.finditer(r"(?<![\w$.-])([A-Z]{2,5})(?![\w-])", text)
-        usable = self._symbols - AMBIGUOUS_SYMBOLS
-        return [Mention(m[1], SYMBOL, m[0]) for m in matches if m[1] in usable]
-
-    def _aliases(self, text: str) -> list[Mention]:
-        if self._alias is None:
-            return []
-        return [
-            Mention(symbol, ALIAS, m[0])
-            for m in self._alias.finditer(text)
-            for symbol in self._names[m[1]]
-        ]

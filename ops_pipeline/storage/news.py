@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, RowMapping
 
-from ops_pipeline.domain.news import FEED, Mention, TickerLinker, entry_key, news_id, text_hash
+from ops_pipeline.domain.linking import FEED, Mention, TickerLinker
+from ops_pipeline.domain.news import entry_key, news_id, text_hash
 from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry
 from ops_pipeline.storage.queries import query
 

@@ -6,7 +6,7 @@ import pytest
 from ops_pipeline.clients.universe import tickers_of, universe_file
 from ops_pipeline.domain.bars import is_ticker
 from ops_pipeline.domain.errors import BadConfiguration
-from ops_pipeline.domain.news import TickerLinker
+from ops_pipeline.domain.linking import TickerLinker
 from ops_pipeline.domain.values import Feed, Ticker
 
 DEFAULT = ["AAPL", "MSFT", "TSLA", "GOOGL", "AMZN", "META", "NVDA"]

@@ -3,30 +3,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops_pipeline.domain.news import (
-    AMBIGUOUS_SYMBOLS,
     MAX_SUMMARY,
     MAX_TITLE,
-    Mention,
-    TickerLinker,
     clean,
     entry_key,
     news_id,
     plain_text,
     text_hash,
 )
-from ops_pipeline.domain.values import Ticker
 from ops_pipeline_tests.builders import an_entry
-
-UNIVERSE = [
-    Ticker("AAPL", ("Apple",)),
-    Ticker("META", ("Meta Platforms", "Meta", "Facebook")),
-    Ticker("GOOGL", ("Alphabet", "Google")),
-    Ticker("GOOG", ("Alphabet", "Google")),
-    Ticker("BRK.B", ("Berkshire Hathaway",)),
-    Ticker("T", ("AT&T",)),
-    Ticker("NVDA"),
-]
-LINKER = TickerLinker(UNIVERSE)
 
 
 @pytest.mark.parametrize(
@@ -161,74 +146,3 @@ def test_clean_cuts_title_and_summary() -> None:
 def test_clean_keeps_what_it_does_not_understand() -> None:
     entry = an_entry(tickers=("AAPL",))
     assert clean(entry) == entry
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("$AAPL jumps", [("AAPL", "cashtag", "$AAPL")]),
-        ("Buy $BRK.B now", [("BRK.B", "cashtag", "$BRK.B")]),
-        ("$META slides", [("META", "cashtag", "$META")]),
-        ("$T pays", [("T", "cashtag", "$T")]),
-        ("AAPL jumps", [("AAPL", "symbol", "AAPL")]),
-        ("(AAPL)", [("AAPL", "symbol", "AAPL")]),
-        ("NVDA, AAPL", [("AAPL", "symbol", "AAPL"), ("NVDA", "symbol", "NVDA")]),
-        ("Apple's profit", [("AAPL", "alias", "Apple")]),
-        ("Meta Platforms grows", [("META", "alias", "Meta Platforms")]),
-        ("AT&T pays", [("T", "alias", "AT&T")]),
-        ("Google wins", [("GOOG", "alias", "Google"), ("GOOGL", "alias", "Google")]),
-        ("Apple: $AAPL (AAPL)", [("AAPL", "cashtag", "$AAPL")]),
-        ("Apple (AAPL)", [("AAPL", "symbol", "AAPL")]),
-    ],
-)
-def test_mentions_finds_a_ticker_by_its_strongest_evidence(
-    text: str, expected: list[tuple[str, str, str]]
-) -> None:
-    assert LINKER.mentions(text) == [Mention(*found) for found in expected]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "Nothing of note",
-        "Applebee's opens",
-        "BigApple pie",
-        "non-Apple phones",
-        "apple harvest",
-        "Metadata leaks",
-        "Apple-like",
-        "META analysis",
-        "T minus ten",
-        "AAPLX",
-        "XAAPL",
-        "AAPL-USD",
-        "aapl",
-        "www.AAPL.com",
-        "$AAPLX",
-        "$MSFT",
-        "$$$",
-    ],
-)
-def test_mentions_when_a_word_only_looks_like_a_ticker_then_nothing(text: str) -> None:
-    assert LINKER.mentions(text) == []
-
-
-@pytest.mark.parametrize("symbol", sorted(AMBIGUOUS_SYMBOLS))
-def test_an_ambiguous_symbol_counts_only_as_a_cashtag(symbol: str) -> None:
-    linker = TickerLinker([Ticker(symbol)])
-    assert linker.mentions(f"{symbol} is a word") == []
-    assert [m.match_source for m in linker.mentions(f"${symbol} is a ticker")] == ["cashtag"]
-
-
-def test_an_alias_is_text_and_no_pattern() -> None:
-    assert TickerLinker([Ticker("X", ("U.S. Steel (X)",))]).mentions("UxSx Steel X") == []
-
-
-def test_mentions_when_no_ticker_has_aliases_then_still_finds_symbols() -> None:
-    linker = TickerLinker([Ticker("NVDA")])
-    assert [mention.ticker for mention in linker.mentions("Nvidia, NVDA")] == ["NVDA"]
-
-
-def test_mentions_of_an_empty_universe_are_none() -> None:
-    assert TickerLinker([]).mentions("Apple $AAPL AAPL") == []

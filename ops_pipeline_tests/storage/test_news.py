@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection
 
-from ops_pipeline.domain.news import TickerLinker, news_id
+from ops_pipeline.domain.linking import TickerLinker
+from ops_pipeline.domain.news import news_id
 from ops_pipeline.domain.values import NewsEntry, Ticker
 from ops_pipeline.storage import news
 from ops_pipeline.storage.knowledge import counts_by_minute

@@ -4,7 +4,7 @@ import dagster as dg
 
 from ops_pipeline.defs.minutes import Minutes, finish, result
 from ops_pipeline.defs.resources import SCORE_DELAY, Pipeline
-from ops_pipeline.domain.news import TickerLinker
+from ops_pipeline.domain.linking import TickerLinker
 from ops_pipeline.domain.stages import SENTIMENT
 from ops_pipeline.storage import news
 from ops_pipeline.storage import sentiment as storage
