@@ -118,7 +118,7 @@ NAMES = {
         _phrases(
             "meta (?:analys[ie]s|description|tags?|data|materials|financial|review|physics|stud(?:y"
             "|ies)|narrative|commentary|gaming|game)",
-            "(?:so|very|pretty|too|gets|getting|going) meta",
+            "(?:very|pretty|too|gets|getting|going) meta",
         )
     ),
     "oracle": _Rule(_phrases("oracle of omaha", "oracle (?:bones?|cards?)", "oracle at delphi")),

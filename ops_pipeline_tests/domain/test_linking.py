@@ -138,7 +138,7 @@ WIDE = TickerLinker(
         ("Meta analysis finds no effect", ""),
         ("Meta Materials files for bankruptcy", ""),
         ("Facebook parent faces trial", "META alias"),
-        ("That joke is so Meta", ""),
+        ("That joke gets very Meta", ""),
         # Target: only beside words that go with a company.
         ("Target stock price target raised", "TGT alias"),
         ("Target shares fall after weak holiday sales", "TGT alias"),
