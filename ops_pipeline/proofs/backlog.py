@@ -2,18 +2,16 @@
 
 import multiprocessing
 import re
-import resource
 import time
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
 from typing import Any
 
-import psutil
 from sqlalchemy import Engine, event, text
 
 from ops_pipeline.dispatcher.run import run_once
 from ops_pipeline.domain.errors import OperatorError
+from ops_pipeline.proofs.memory import MEGABYTE, peak_mb, resident_mb
 from ops_pipeline.proofs.scratch import scratch
 from ops_pipeline.proofs.throughput import NAME, Durability, durability, settle
 from ops_pipeline.proofs.workload import NOW, desk_of, put_fresh, put_market, put_stale
@@ -23,7 +21,6 @@ from ops_pipeline.storage.engine import opened
 
 FRESH = 1_000
 BATCH = 100
-MEGABYTE = 1_000_000
 SIZE = "select pg_total_relation_size('dispatch_recommendations')"
 # Only a claim mints the next epoch.
 CLAIM = re.compile(r"claim_epoch\s*=\s*(?:\w+\.)?claim_epoch\s*\+\s*1")
@@ -118,7 +115,7 @@ def _worked(engine: Engine) -> Worked:
     desk, plan = desk_of(engine, BATCH), _noted_plan(engine)
     with engine.connect() as connection:
         seen = durability(connection)
-    start_mb = _resident_mb()
+    start_mb = resident_mb()
     runs = expired = executed = 0
     expiry_seconds = first_fresh_seconds = 0.0
     begun = time.monotonic()
@@ -144,8 +141,8 @@ def _worked(engine: Engine) -> Worked:
         expiry_seconds=expiry_seconds,
         first_fresh_seconds=first_fresh_seconds,
         start_mb=start_mb,
-        end_mb=_resident_mb(),
-        peak_mb=_peak_mb(),
+        end_mb=resident_mb(),
+        peak_mb=peak_mb(),
         plan=tuple(plan),
         durability=seen,
     )
@@ -164,17 +161,3 @@ def _noted_plan(engine: Engine) -> list[str]:
 
     event.listen(engine, "before_cursor_execute", explain)
     return plan
-
-
-def _resident_mb() -> float:
-    return psutil.Process().memory_info().rss / MEGABYTE
-
-
-def _peak_mb() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        # What getrusage tells is, after an exec, the starting process's own peak.
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return int(found.group(1)) * 1024 / MEGABYTE
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
