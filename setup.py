@@ -46,11 +46,12 @@ setup(
         "typer>=0.15,<1",
     ],
     extras_require={
-        # Queues of others that bench dispatch measures beside ours; nothing else needs them.
+        # What others have written, and bench measures beside ours; nothing else needs them.
         "bench": [
             "procrastinate>=3.10,<4",  # bench asks its tables, and 3 is their form
             "pgqueuer[asyncpg]>=1.6,<2",  # the same; asyncpg is the fastest of its drivers
             "uvloop>=0.22",  # pgqueuer's own command runs on it, so both of them do here
+            "duckdb>=2,<3",  # bench features: the same windows in another engine
             "matplotlib>=3.10,<4",  # draws bench tick's phases
         ],
         "dev": [

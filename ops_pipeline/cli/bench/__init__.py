@@ -4,6 +4,7 @@ import typer
 
 from ops_pipeline.cli.bench.bars import bars
 from ops_pipeline.cli.bench.dispatch import dispatch
+from ops_pipeline.cli.bench.features import features
 from ops_pipeline.cli.bench.scale import scale
 from ops_pipeline.cli.bench.tick import tick
 
@@ -11,4 +12,5 @@ app = typer.Typer(help="Measure, and compare with the naive way in the same run.
 app.command()(tick)
 app.command()(scale)
 app.command()(bars)
+app.command()(features)
 app.command()(dispatch)
