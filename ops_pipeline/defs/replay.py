@@ -33,6 +33,10 @@ class Player:
         self._mode = mode
         self._pipeline: Pipeline = (definitions.resources or {})["pipeline"]
 
+    def beside(self, instance: dg.DagsterInstance) -> "Player":
+        """The same, with its events in another instance."""
+        return Player(self._definitions, instance, self._mode)
+
     def data(self, session: Session) -> None:
         """All data stages of a session, as one range run.
 

@@ -142,6 +142,12 @@ def finished_since(
     return {row[0].astimezone(UTC): row[1].astimezone(UTC) for row in rows}
 
 
+def finished_rows(connection: Connection, start: datetime, end: datetime) -> int:
+    """How many rows all stages have made for the minutes in [start, end)."""
+    parameters = {"start": start, "end": end}
+    return int(connection.execute(query("knowledge", "finished_rows"), parameters).scalar_one())
+
+
 def counts_by_minute(
     connection: Connection, stage: str, start: datetime, end: datetime
 ) -> dict[datetime, int]:

@@ -2,7 +2,9 @@
 
 import typer
 
+from ops_pipeline.cli.bench.backfill import backfill
 from ops_pipeline.cli.bench.bars import bars
+from ops_pipeline.cli.bench.day import day
 from ops_pipeline.cli.bench.dispatch import dispatch
 from ops_pipeline.cli.bench.features import features
 from ops_pipeline.cli.bench.scale import scale
@@ -12,5 +14,7 @@ app = typer.Typer(help="Measure, and compare with the naive way in the same run.
 app.command()(tick)
 app.command()(scale)
 app.command()(bars)
+app.command()(day)
+app.command()(backfill)
 app.command()(features)
 app.command()(dispatch)

@@ -58,6 +58,12 @@ from stage_minutes
 where minute >= :start and minute < :end and stage = :stage
 order by minute;
 
+-- name: finished_rows
+-- How many rows all stages have made for the minutes in [start, end).
+select coalesce(sum(rows_count), 0) as rows_count
+from stage_minutes
+where minute >= :start and minute < :end;
+
 -- name: insert_replay_session
 -- A session is played on a market.
 insert into replay_sessions (session_date, market) values (:session_date, :market)
