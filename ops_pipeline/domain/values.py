@@ -99,6 +99,8 @@ class Score:
     positive: float
     negative: float
     neutral: float
+    # Whether the model could read only the beginning of the text.
+    is_truncated: bool = False
 
     @property
     def label(self) -> str:
@@ -118,12 +120,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Model:
-    """Which model scored a text."""
+    """Which model scored a text; `weights` is the SHA-256 of its weights, where it has any."""
 
     backend: str
     name: str
     revision: str
     precision: str
+    weights: str = ""
 
 
 @dataclass(frozen=True)
