@@ -12,6 +12,7 @@ from ops_pipeline.defs.checks.lookahead import nothing_looks_ahead
 from ops_pipeline.defs.checks.machine import machine
 from ops_pipeline.defs.checks.overnight import no_position_is_held_overnight
 from ops_pipeline.defs.checks.quarantine import no_ticker_is_quarantined
+from ops_pipeline.defs.checks.sentiment import sentiment_checks
 from ops_pipeline.defs.checks.slo import slo_limits
 from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
 from ops_pipeline.defs.jobs import (
@@ -63,6 +64,7 @@ def build(settings: Settings) -> dg.Definitions:
             every_execution_explained,
             no_position_is_held_overnight,
             features_checks(settings),
+            sentiment_checks,
             nothing_looks_ahead,
             slo_limits,
             machine,

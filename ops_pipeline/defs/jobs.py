@@ -23,8 +23,8 @@ dispatch_job = dg.define_asset_job(
 
 acceptance_job = dg.define_asset_job(
     "acceptance_job",
-    selection=dg.AssetSelection.checks_for_assets("executions", "features"),
-    description="The acceptance queries and dbt's tests.",
+    selection=dg.AssetSelection.checks_for_assets("executions", "features", "sentiment"),
+    description="The acceptance queries, dbt's tests, and whether the news are scored.",
     tags={LANE: "acceptance", "dagster/max_runtime": "300"},
 )
 

@@ -1,33 +1,87 @@
 """Scores of texts, by model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from ops_pipeline.domain.sentiment import MOST_ATTEMPTS
 from ops_pipeline.domain.values import Model, Score
 from ops_pipeline.storage.queries import query
 
 
 @dataclass(frozen=True)
 class Unscored:
-    """A text that a model has not scored, and when it was first known."""
+    """A text that a model has not scored, when it was first known, and how often it was tried."""
 
     text_hash: str
     title: str
     summary: str
     origin: str
     available_at: datetime
+    attempts: int = 0
+
+    @property
+    def text(self) -> str:
+        """What a model reads."""
+        return f"{self.title}. {self.summary}".strip()
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How many texts wait for a score, and how many were given up."""
+
+    waiting: int
+    given_up: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Stories of a time, how many of them are scored, and how many name a ticker."""
+
+    stories: int
+    scored: int
+    linked: int
 
 
 def unscored(connection: Connection, model: Model, limit: int) -> list[Unscored]:
-    """Texts that wait for a score, the earliest known first."""
+    """Texts that wait for a score, the earliest known first; without those given up."""
     rows = connection.execute(
         query("sentiment", "unscored"),
-        {"model": model.name, "revision": model.revision, "limit": limit},
+        {**_key(model), "limit": limit, "most_attempts": MOST_ATTEMPTS},
     ).mappings()
     return [Unscored(**row) for row in rows]
+
+
+def begin_attempts(connection: Connection, model: Model, items: Sequence[Unscored]) -> None:
+    """Count an attempt at each of these texts, before it is made."""
+    _each(connection, "begin_attempt", _keys(model, items))
+
+
+def end_attempts(connection: Connection, model: Model, items: Sequence[Unscored]) -> None:
+    """Forget the attempts at these texts."""
+    _each(connection, "end_attempt", _keys(model, items))
+
+
+def fail_attempts(connection: Connection, model: Model, reasons: Mapping[str, str]) -> None:
+    """Keep why texts, by their hash, could not be scored."""
+    rows = [{**_key(model), "text_hash": text, "reason": why} for text, why in reasons.items()]
+    _each(connection, "fail_attempt", rows)
+
+
+def backlog(connection: Connection, model: Model) -> Backlog:
+    """What this model has not scored."""
+    parameters = {**_key(model), "most_attempts": MOST_ATTEMPTS}
+    row = connection.execute(query("sentiment", "backlog"), parameters).one()
+    return Backlog(row.waiting, row.given_up)
+
+
+def coverage(connection: Connection, model: Model, start: datetime, end: datetime) -> Coverage:
+    """What became of the stories that became known in [start, end)."""
+    parameters = {**_key(model), "start": start, "end": end}
+    row = connection.execute(query("sentiment", "coverage"), parameters).one()
+    return Coverage(row.stories, row.scored, row.linked)
 
 
 def insert_scores(
@@ -40,8 +94,21 @@ def insert_scores(
 ) -> None:
     """Keep scores: live ones are known at known_at, recorded ones a delay after their text."""
     rows = [_row(model, item, score, known_at, delay) for item, score in scored]
+    _each(connection, "insert_score", rows)
+    end_attempts(connection, model, [item for item, _ in scored])
+
+
+def _each(connection: Connection, name: str, rows: list[dict[str, object]]) -> None:
     if rows:
-        connection.execute(query("sentiment", "insert_score"), rows)
+        connection.execute(query("sentiment", name), rows)
+
+
+def _keys(model: Model, items: Sequence[Unscored]) -> list[dict[str, object]]:
+    return [{**_key(model), "text_hash": item.text_hash} for item in items]
+
+
+def _key(model: Model) -> dict[str, object]:
+    return {"model": model.name, "revision": model.revision}
 
 
 def _row(
@@ -53,6 +120,8 @@ def _row(
         "revision": model.revision,
         "backend": model.backend,
         "precision": model.precision,
+        "weights": model.weights,
+        "is_truncated": score.is_truncated,
         "label": score.label,
         "probability": score.probability,
         "p_positive": score.positive,

@@ -1,13 +1,15 @@
 """A text is scored once by each model, and a score is known no earlier than it could be."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from ops_pipeline.domain.linking import TickerLinker
 from ops_pipeline.domain.news import text_hash
-from ops_pipeline.domain.values import Model, Score
+from ops_pipeline.domain.values import Model, Score, Ticker
 from ops_pipeline.storage import news, sentiment
 from ops_pipeline.storage.knowledge import counts_by_minute
 from ops_pipeline.storage.news import KnownEntry
@@ -132,3 +134,58 @@ def test_scores_are_counted_by_the_minute_in_which_they_were_known(connection: C
     score(connection)
     found = counts_by_minute(connection, "sentiment", at(200), at(202))
     assert found == {at(200): 1, at(201): 1}
+
+
+def test_weights_and_whether_a_text_was_cut_are_kept(connection: Connection) -> None:
+    tell(connection, "A")
+    (item,) = sentiment.unscored(connection, MODEL, 9)
+    model = replace(MODEL, weights="abc")
+    cut = replace(SCORE, is_truncated=True)
+    sentiment.insert_scores(connection, model, [(item, cut)], known_at=None, delay=DELAY)
+    found = rows(connection, "select weights, is_truncated from news_sentiments")
+    assert found == [("abc", True)]
+
+
+def test_a_text_is_given_up_after_three_attempts(connection: Connection) -> None:
+    tell(connection, "A", "B")
+    for attempt in range(3):
+        waiting = {item.title: item for item in sentiment.unscored(connection, MODEL, 9)}
+        assert (waiting["A"].attempts, waiting["B"].attempts) == (attempt, 0)
+        sentiment.begin_attempts(connection, MODEL, [waiting["A"]])
+    assert [item.title for item in sentiment.unscored(connection, MODEL, 9)] == ["B"]
+    assert sentiment.backlog(connection, MODEL) == sentiment.Backlog(waiting=1, given_up=1)
+
+
+def test_another_model_tries_what_one_has_given_up(connection: Connection) -> None:
+    tell(connection, "A")
+    for _ in range(3):
+        sentiment.begin_attempts(connection, MODEL, sentiment.unscored(connection, MODEL, 9))
+    other = replace(MODEL, revision="2")
+    assert [item.attempts for item in sentiment.unscored(connection, other, 9)] == [0]
+
+
+def test_nothing_is_left_of_an_attempt_that_gave_a_score(connection: Connection) -> None:
+    tell(connection, "A")
+    sentiment.begin_attempts(connection, MODEL, sentiment.unscored(connection, MODEL, 9))
+    score(connection)
+    assert rows(connection, "select 1 from news_scoring_attempts") == []
+    assert sentiment.backlog(connection, MODEL) == sentiment.Backlog(0, 0)
+
+
+def test_why_an_attempt_failed_is_kept(connection: Connection) -> None:
+    tell(connection, "A")
+    (item,) = sentiment.unscored(connection, MODEL, 9)
+    sentiment.begin_attempts(connection, MODEL, [item])
+    assert rows(connection, "select reason from news_scoring_attempts") == [("the process ended",)]
+    sentiment.fail_attempts(connection, MODEL, {item.text_hash: "ValueError: no"})
+    assert rows(connection, "select reason from news_scoring_attempts") == [("ValueError: no",)]
+
+
+def test_coverage_counts_what_is_scored_and_what_names_a_ticker(connection: Connection) -> None:
+    tell(connection, "Apple rises", "Weather", "Apple falls")
+    first = sentiment.unscored(connection, MODEL, 2)
+    pairs = [(item, SCORE) for item in first]
+    sentiment.insert_scores(connection, MODEL, pairs, known_at=None, delay=DELAY)
+    news.link_tickers(connection, TickerLinker([Ticker("AAPL", ("Apple",))]))
+    assert sentiment.coverage(connection, MODEL, at(200), at(203)) == sentiment.Coverage(3, 2, 2)
+    assert sentiment.coverage(connection, MODEL, at(201), at(202)) == sentiment.Coverage(1, 1, 0)
