@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
 from ops_pipeline.domain.sentiment import MOST_ATTEMPTS
 from ops_pipeline.domain.values import Model, Score
@@ -56,18 +56,18 @@ def unscored(connection: Connection, model: Model, limit: int) -> list[Unscored]
 
 def begin_attempts(connection: Connection, model: Model, items: Sequence[Unscored]) -> None:
     """Count an attempt at each of these texts, before it is made."""
-    _each(connection, "begin_attempt", _keys(model, items))
+    _each(connection, query("sentiment", "begin_attempt"), _keys(model, items))
 
 
 def end_attempts(connection: Connection, model: Model, items: Sequence[Unscored]) -> None:
     """Forget the attempts at these texts."""
-    _each(connection, "end_attempt", _keys(model, items))
+    _each(connection, query("sentiment", "end_attempt"), _keys(model, items))
 
 
 def fail_attempts(connection: Connection, model: Model, reasons: Mapping[str, str]) -> None:
     """Keep why texts, by their hash, could not be scored."""
     rows = [{**_key(model), "text_hash": text, "reason": why} for text, why in reasons.items()]
-    _each(connection, "fail_attempt", rows)
+    _each(connection, query("sentiment", "fail_attempt"), rows)
 
 
 def backlog(connection: Connection, model: Model) -> Backlog:
@@ -94,13 +94,13 @@ def insert_scores(
 ) -> None:
     """Keep scores: live ones are known at known_at, recorded ones a delay after their text."""
     rows = [_row(model, item, score, known_at, delay) for item, score in scored]
-    _each(connection, "insert_score", rows)
+    _each(connection, query("sentiment", "insert_score"), rows)
     end_attempts(connection, model, [item for item, _ in scored])
 
 
-def _each(connection: Connection, name: str, rows: list[dict[str, object]]) -> None:
+def _each(connection: Connection, statement: TextClause, rows: list[dict[str, object]]) -> None:
     if rows:
-        connection.execute(query("sentiment", name), rows)
+        connection.execute(statement, rows)
 
 
 def _keys(model: Model, items: Sequence[Unscored]) -> list[dict[str, object]]:

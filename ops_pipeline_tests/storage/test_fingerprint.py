@@ -31,6 +31,7 @@ LEFT_OUT = {
     "leases",
     "order_intents",
     "machine_events",
+    "news_scoring_attempts",
     "pipeline_slo",
     "pipeline_slo_counters",
     "replay_clock",
