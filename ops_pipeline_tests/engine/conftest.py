@@ -1,4 +1,3 @@
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ import psycopg
 import pytest
 from dagster import DagsterInstance
 
-from ops_pipeline.local.postgres import EmbeddedServer
-from ops_pipeline.settings import connection_file
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage.engine import server_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -36,23 +35,34 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    folder = tmp_path_factory.mktemp("postgres")
-    server = EmbeddedServer.in_folder(folder)
-    try:
-        server.start()
-        kept = json.loads(connection_file(folder).read_text(encoding="utf-8"))
-        yield Postgres(kept["port"], kept["user"], kept["password"])
-    finally:
-        server.remove()
+def postgres(server: Settings) -> Postgres:
+    known = server_of(server)
+    return Postgres(known.port, known.user, known.password)
+
+
+@pytest.fixture(scope="session")
+def dagsters(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with Dagster's tables, made by the project's own dagster.yaml, to be cloned."""
+    name, folder = "dagsters", tmp_path_factory.mktemp("dagsters")
+    with postgres.connect() as connection:
+        connection.execute(f"create database {name}")
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        DagsterInstance.from_config(str(_home(postgres, name, folder, patched))),
+    ):
+        return name
 
 
 @pytest.fixture
-def database(postgres: Postgres) -> str:
-    name = f"dagster_{uuid4().hex}"
-    with postgres.connect() as connection:
-        connection.execute(f"create database {name}")
-    return name
+def untouched(postgres: Postgres) -> str:
+    """A database that Dagster never saw."""
+    return _created(postgres, "template1")
+
+
+@pytest.fixture
+def database(postgres: Postgres, dagsters: str) -> str:
+    """A database with Dagster's tables, of this test's own."""
+    return _created(postgres, dagsters)
 
 
 @pytest.fixture
@@ -60,7 +70,24 @@ def environment(
     postgres: Postgres, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A DAGSTER_HOME with the project's own dagster.yaml, and what that reads."""
-    home = tmp_path / "home"
+    return _home(postgres, database, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def instance(environment: Path) -> Iterator[DagsterInstance]:
+    with DagsterInstance.from_config(str(environment)) as loaded:
+        yield loaded
+
+
+def _created(postgres: Postgres, template: str) -> str:
+    name = f"dagster_{uuid4().hex}"
+    with postgres.connect() as connection:
+        connection.execute(f"create database {name} template {template}")
+    return name
+
+
+def _home(postgres: Postgres, database: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = folder / "home"
     home.mkdir()
     shutil.copy(PROJECT / "dagster.yaml", home)
     values = {
@@ -69,14 +96,8 @@ def environment(
         "OPS_DAGSTER_DB_NAME": database,
         "OPS_DAGSTER_DB_USER": postgres.user,
         "OPS_DAGSTER_DB_PASSWORD": postgres.password,
-        "OPS_DAGSTER_DIR": str(tmp_path / "dagster"),
+        "OPS_DAGSTER_DIR": str(folder / "dagster"),
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     return home
-
-
-@pytest.fixture
-def instance(environment: Path) -> Iterator[DagsterInstance]:
-    with DagsterInstance.from_config(str(environment)) as loaded:
-        yield loaded

@@ -75,10 +75,14 @@ RUN_PAGE = """query Page($id: ID!) {
 
 @pytest.fixture
 def engine(postgres: Postgres, database: str) -> Iterator[sa.Engine]:
-    url = f"postgresql+psycopg://{postgres.user}:{postgres.password}@127.0.0.1:{postgres.port}"
-    made = sa.create_engine(f"{url}/{database}")
+    made = engine_on(postgres, database)
     yield made
     made.dispose()
+
+
+def engine_on(postgres: Postgres, database: str) -> sa.Engine:
+    url = f"postgresql+psycopg://{postgres.user}:{postgres.password}@127.0.0.1:{postgres.port}"
+    return sa.create_engine(f"{url}/{database}")
 
 
 @pytest.fixture
@@ -306,8 +310,13 @@ def test_killed_between_batches_the_next_purge_does_the_rest(
     assert [kinds(instance, run) for run in runs] == [{"ASSET_MATERIALIZATION": 1}] * 5
 
 
-def test_a_database_that_dagster_never_saw_has_no_tables(engine: sa.Engine) -> None:
-    assert not has_tables(engine)
+def test_a_database_that_dagster_never_saw_has_no_tables(
+    postgres: Postgres, untouched: str, engine: sa.Engine
+) -> None:
+    assert has_tables(engine)
+    found = engine_on(postgres, untouched)
+    assert not has_tables(found)
+    found.dispose()
 
 
 def test_of_empty_tables_nothing_goes(instance: DagsterInstance, engine: sa.Engine) -> None:
