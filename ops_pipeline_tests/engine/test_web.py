@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +81,15 @@ def is_up(url: str) -> bool:
         return False
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that several tests ask."""
+    with serving(tmp_path_factory.mktemp("web")) as made:
+        yield made
+
+
+@contextmanager
+def serving(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "tiny.py").write_text(CODE, encoding="utf-8")
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
     location = {"relative_path": "tiny.py", "location_name": "tiny"}
@@ -115,8 +123,8 @@ def stop(process: psutil.Popen) -> None:
     process.wait()
 
 
-def test_other_sites_launch_nothing_and_the_own_page_launches_one(server: Server) -> None:
-    url = f"{server.url}/graphql"
+def test_other_sites_launch_nothing_and_the_own_page_launches_one(shared: Server) -> None:
+    url = f"{shared.url}/graphql"
     body = json.dumps({"query": LAUNCH})
     as_json = {"Content-Type": "application/json"}
     refused = [
@@ -130,27 +138,28 @@ def test_other_sites_launch_nothing_and_the_own_page_launches_one(server: Server
         httpx.post(url, content=LAUNCH, headers={"Content-Type": "application/graphql"}),
     ]
     assert all(400 <= answer.status_code < 500 for answer in refused)
-    assert server.runs() == 0
-    assert server.ask(LAUNCH) == {"launchRun": {"__typename": "LaunchRunSuccess"}}
-    assert server.runs() == 1
+    assert shared.runs() == 0
+    assert shared.ask(LAUNCH) == {"launchRun": {"__typename": "LaunchRunSuccess"}}
+    assert shared.runs() == 1
 
 
-def test_the_page_itself_is_served_and_not_in_a_frame(server: Server) -> None:
-    page = httpx.get(server.url, headers={"Accept": "text/html"})
+def test_the_page_itself_is_served_and_not_in_a_frame(shared: Server) -> None:
+    page = httpx.get(shared.url, headers={"Accept": "text/html"})
     assert page.status_code == 200
     assert "<html" in page.text
     assert page.headers["x-frame-options"] == "DENY"
 
 
-def test_sigterm_ends_it_and_its_code_servers(server: Server) -> None:
-    server.runs()
-    children = server.process.children(recursive=True)
-    assert children
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=30) == 0
-    gone, left = psutil.wait_procs(children, timeout=20)
-    assert not left
-    assert len(gone) == len(children)
+def test_sigterm_ends_it_and_its_code_servers(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.runs()
+        children = server.process.children(recursive=True)
+        assert children
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+        gone, left = psutil.wait_procs(children, timeout=20)
+        assert not left
+        assert len(gone) == len(children)
 
 
 def test_address_that_others_can_reach_needs_a_proxy(tmp_path: Path) -> None:
@@ -160,10 +169,10 @@ def test_address_that_others_can_reach_needs_a_proxy(tmp_path: Path) -> None:
     assert "--behind-authenticating-proxy" in done.stderr
 
 
-def test_websocket_opens_for_the_own_page_only(server: Server) -> None:
-    url = server.url.replace("http", "ws") + "/graphql"
+def test_websocket_opens_for_the_own_page_only(shared: Server) -> None:
+    url = shared.url.replace("http", "ws") + "/graphql"
     protocols = [Subprotocol("graphql-ws")]
-    with connect(url, origin=Origin(server.url), subprotocols=protocols) as opened:
+    with connect(url, origin=Origin(shared.url), subprotocols=protocols) as opened:
         opened.send(json.dumps({"type": "connection_init"}))
         assert json.loads(opened.recv(timeout=10)) == {"type": "connection_ack"}
     with pytest.raises(InvalidStatus, match="403"):
