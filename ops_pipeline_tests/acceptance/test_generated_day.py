@@ -16,6 +16,8 @@ from ops_pipeline.domain.acceptance import NAMES
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import Settings, load
 from ops_pipeline.storage.queries import texts
+from ops_pipeline_tests.cli.test_verbs import Run
+from ops_pipeline_tests.cli.test_verbs import run as run_here  # noqa: F401 - the fixture
 
 PROJECT = Path(__file__).resolve().parents[2]
 STAGES = ("news", "bars", "sentiment", "features", "watchlist", "signals")
@@ -160,10 +162,16 @@ def test_every_run_of_dagster_succeeded_and_carries_its_mode(installation: Insta
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_runbooks_query_runs_word_for_word(installation: Installation, name: str) -> None:
-    outcome = run(installation.var_dir, "sql", texts("acceptance")[name], "--format", "json")
-    assert outcome.returncode == 0, outcome.stderr
-    assert isinstance(json.loads(outcome.stdout), list)
+def test_runbooks_query_runs_word_for_word(
+    installation: Installation,
+    run_here: Run,  # noqa: F811 - the fixture
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setenv("OPS_VAR_DIR", str(installation.var_dir))
+    outcome = run_here("sql", texts("acceptance")[name], "--format", "json")
+    assert outcome.code == 0, outcome.err
+    assert isinstance(json.loads(outcome.out), list)
 
 
 def test_runbooks_backlog_query_finds_what_the_report_counts(installation: Installation) -> None:
