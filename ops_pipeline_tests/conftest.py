@@ -1,6 +1,7 @@
 """One embedded server for the session, one migrated template, one clone of it for each test."""
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +35,31 @@ MARKS = {
     "acceptance": ["postgres", "dagster", "dbt", "slow"],
     "cli": ["postgres", "slow"],
 }
+# These begin before all others, in this order: the last to end would be waited for alone.
+LONGEST = (
+    "defs/test_full_day.py",
+    "proofs/test_chaos.py",
+    "cli/test_up.py",
+    "cli/test_backfill.py",
+    "cli/test_proofs.py",
+    "cli/test_bench_tick.py",
+    "defs/test_launchers.py",
+    "defs/test_half_day.py",
+    "defs/test_lookahead.py",
+    "defs/test_parity.py",
+    "defs/test_ingest.py",
+    "acceptance/test_generated_day.py",
+    "cli/test_ingest_verbs.py",
+    "cli/test_bench_dispatch.py",
+    "dispatcher/test_machine.py",
+    "engine/test_launcher.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     for item in items:
         folder = Path(item.path).relative_to(here).parts[0]
         for mark in MARKS.get(folder, []):
@@ -52,8 +74,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     var_dir = tmp_path_factory.mktemp("var")
     embedded = EmbeddedServer.in_folder(var_dir)
     embedded.start()
-    yield load("replay", {"OPS_VAR_DIR": str(var_dir)})
+    settings = load("replay", {"OPS_VAR_DIR": str(var_dir)})
+    sync(settings, is_on=False)
+    yield settings
     embedded.remove()
+
+
+@pytest.fixture
+def durable(server: Settings) -> Iterator[None]:
+    """Let the session's server wait for its disk, as it does in life."""
+    sync(server, is_on=True)
+    yield
+    sync(server, is_on=False)
+
+
+def sync(settings: Settings, *, is_on: bool) -> None:
+    """Whether a server waits for its disk: only a machine that loses its power would tell."""
+    with _administrator(settings) as connection:
+        connection.execute(f"alter system set fsync = {'on' if is_on else 'off'}")
+        connection.execute("select pg_reload_conf()")
+    with _administrator(settings) as connection:
+        while connection.execute("show fsync").fetchone() != ("on" if is_on else "off",):
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def exactly_once(found: dict[str, Any]) -> None:
         assert line["per_second"] == pytest.approx(COUNT / line["seconds"])
 
 
+@pytest.mark.usefixtures("durable")
 def test_every_recommendation_is_in_the_ledger_exactly_once(
     ready: Run,  # noqa: F811
     server: Settings,
@@ -58,6 +59,7 @@ def test_every_recommendation_is_in_the_ledger_exactly_once(
     assert left_behind(server) == []
 
 
+@pytest.mark.usefixtures("durable")
 @pytest.mark.skipif(not IS_INSTALLED, reason=f"the peers are absent: {peers.INSTALL}")
 def test_peers_do_the_same_work_as_durably_with_two_workers(ready: Run) -> None:  # noqa: F811
     words = ("--workers", "2", "--repeats", "1", "--batches", "5")
@@ -69,6 +71,7 @@ def test_peers_do_the_same_work_as_durably_with_two_workers(ready: Run) -> None:
     assert set(found["does"]) == {line["system"] for line in found["measured"]}
 
 
+@pytest.mark.usefixtures("durable")
 def test_backlog_ends_closed_and_what_is_fresh_is_executed(
     ready: Run,  # noqa: F811
     server: Settings,

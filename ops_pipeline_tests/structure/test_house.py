@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops_pipeline.domain.stages import DATA_STAGES, SERVICES
+from ops_pipeline_tests.conftest import LONGEST
 from ops_pipeline_tests.structure.pages import DOCS
 
 ROOT = DOCS.parent
@@ -27,6 +28,11 @@ def test_a_stage_has_one_word_on_every_floor(stage: str) -> None:
 
 def test_seven_services_have_switches() -> None:
     assert len(SERVICES) == 7
+
+
+def test_each_file_of_tests_that_begins_first_is_there() -> None:
+    tests = ROOT / "ops_pipeline_tests"
+    assert [name for name in LONGEST if not (tests / name).is_file()] == []
 
 
 def test_no_module_is_named_after_nothing() -> None:
