@@ -6,7 +6,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 UI ?= 1
-JOBS ?= 2
+# One more than a small machine has cores: tests also wait, for processes and for leases to run out.
+JOBS ?= 3
 FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure test_settings.py)
 
 .PHONY: help install demo test check docs clean
