@@ -158,7 +158,8 @@ class PatientAdapter(HTTPAdapter):
 
     def _attempt(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
         self._wait_until_open()
-        self._budget.take(self._left())
+        # To keep to the rate is no failure, and costs no patience.
+        self._budget.take(self._until - self._patience.monotonic())
         started = self._patience.monotonic()
         try:
             return self._answer(request, *args, **options)

@@ -44,7 +44,8 @@ def scored_verdict(stories: int, scored: int, linked: int, waiting: int, given_u
 
 def model_verdict(model: Model, *, is_production: bool) -> Verdict:
     """In production, a word list must not decide; where orders are play, it may."""
-    found = f"{model.name}, {model.revision}"
-    is_normal = model.backend != "lexicon" or not is_production
+    is_list = model.backend == "lexicon"
+    found = f"{model.name}{', a word list' if is_list else ''}"
+    is_normal = not (is_list and is_production)
     level = Level.NORMAL if is_normal else Level.CRITICAL
     return Verdict(FOR_PRODUCTION, level, found, {"backend": model.backend}, "no word list")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops_pipeline.domain.sentiment import score_of_compound
+from ops_pipeline.domain.sentiment import score_of_compound, scored_verdict
 from ops_pipeline.domain.values import Score
 
 
@@ -45,3 +45,24 @@ def test_the_label_is_the_most_probable(compound: float, label: str, probability
 
 def test_the_label_when_good_and_bad_are_even_then_positive_comes_first() -> None:
     assert Score(0.4, 0.4, 0.2).label == "positive"
+
+
+@pytest.mark.parametrize(
+    ("stories", "scored", "given_up", "is_normal"),
+    [
+        (0, 0, 0, True),
+        (100, 100, 0, True),
+        (100, 95, 0, True),
+        (100, 94, 0, False),
+        (1, 0, 0, False),
+        (100, 100, 1, False),
+    ],
+)
+def test_stories_are_scored_when_nearly_all_are_and_none_is_given_up(
+    stories: int,
+    scored: int,
+    given_up: int,
+    is_normal: bool,  # noqa: FBT001
+) -> None:
+    verdict = scored_verdict(stories, scored, linked=0, waiting=0, given_up=given_up)
+    assert verdict.is_normal == is_normal
