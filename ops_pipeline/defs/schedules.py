@@ -9,6 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    MAX_RUNTIME_SECONDS_TAG,
 )
 from sqlalchemy import Connection
 
@@ -44,6 +45,8 @@ UNFINISHED = [
 ]
 # A gap of more minutes than this is a backfill's work: a tick must not take the whole day's time.
 CATCH_UP = 390
+# Seconds after which a tick holds up those after it for nothing; more for each minute caught up.
+HANGS_AFTER = 180
 # So often a check says the same again.
 REPEATED_SECONDS = 300
 
@@ -76,6 +79,7 @@ def minute_schedule(
             ASSET_PARTITION_RANGE_START_TAG: partition_key(missed[0], pipeline.calendar),
             ASSET_PARTITION_RANGE_END_TAG: partition_key(missed[-1], pipeline.calendar),
             "ops/mode": pipeline.mode.value,
+            MAX_RUNTIME_SECONDS_TAG: str(HANGS_AFTER + 2 * len(missed)),
         },
     )
 

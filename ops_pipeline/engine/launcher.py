@@ -152,6 +152,9 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         worker = _worker_of(run)
         if worker is None or not worker.send(signal.SIGINT):
             self._instance.report_run_canceled(run, "The run's process is gone.")
+        elif worker:
+            # One that somebody has stopped could not hear it.
+            worker.send(signal.SIGCONT)
         return True
 
     @property

@@ -215,6 +215,15 @@ def test_catch_up_reaches_back_into_the_session_before(
     assert asked(ask_minutes(live)) == ("2025-02-14T23:59+0000", "2025-02-15T00:01+0000")
 
 
+def test_a_tick_that_hangs_is_ended_and_a_catch_up_has_longer(live: World) -> None:
+    alone = ask_minutes(live)
+    assert isinstance(alone, dg.RunRequest)
+    finish(live, STAGES, NEWEST - 100 * MINUTE)
+    many = ask_minutes(live)
+    assert isinstance(many, dg.RunRequest)
+    assert [each.tags["dagster/max_runtime"] for each in (alone, many)] == ["182", "380"]
+
+
 def test_catch_up_of_a_long_gap_takes_its_newest_minutes(live: World) -> None:
     finish(live, STAGES, NEWEST - 500 * MINUTE)
     first, last = asked(ask_minutes(live))

@@ -178,6 +178,15 @@ def test_run_is_terminated_from_another_process(lab: Lab, environment: Path) -> 
         assert not elsewhere.run_launcher.terminate(run_id)
 
 
+def test_run_that_is_frozen_is_terminated_too(lab: Lab) -> None:
+    run_id = lab.waiting()
+    worker = lab.worker(run_id)
+    worker.suspend()
+    assert lab.launcher.terminate(run_id)
+    assert lab.ended(run_id) == dg.DagsterRunStatus.CANCELED
+    until(lambda: not worker.is_running())
+
+
 def test_run_whose_process_was_killed_is_canceled_at_once(lab: Lab) -> None:
     run_id = lab.waiting()
     lab.worker(run_id).kill()
