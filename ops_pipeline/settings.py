@@ -494,6 +494,7 @@ def _retention(environ: Mapping[str, str]) -> Retention:
     variables = {
         "ticks_days": "OPS_KEEP_TICKS_DAYS",
         "logs_days": "OPS_KEEP_LOGS_DAYS",
+        "runs_days": "OPS_KEEP_RUNS_DAYS",
         "signals_days": "OPS_KEEP_SIGNALS_DAYS",
     }
     given = {field: environ.get(name) for field, name in variables.items()}

@@ -195,12 +195,13 @@ def test_a_seed_that_is_no_number_is_refused_by_name() -> None:
 
 
 def test_days_of_retention_are_those_of_the_environment_or_the_defaults() -> None:
-    assert loaded().retention == Retention() == Retention(14, 7, 90)
-    given = loaded(OPS_KEEP_TICKS_DAYS="1", OPS_KEEP_LOGS_DAYS="2", OPS_KEEP_SIGNALS_DAYS="3650")
-    assert given.retention == Retention(1, 2, 3_650)
+    assert loaded().retention == Retention() == Retention(14, 7, 14, 90)
+    days = {"TICKS": "1", "LOGS": "2", "RUNS": "3", "SIGNALS": "3650"}
+    given = loaded(**{f"OPS_KEEP_{name}_DAYS": text for name, text in days.items()})
+    assert given.retention == Retention(1, 2, 3, 3_650)
 
 
-@pytest.mark.parametrize("name", ["TICKS", "LOGS", "SIGNALS"])
+@pytest.mark.parametrize("name", ["TICKS", "LOGS", "RUNS", "SIGNALS"])
 @pytest.mark.parametrize("text", ["0", "-1", "3651", "1.5", "week", "\u00b2", "9" * 5_000])
 def test_days_of_retention_that_are_none_are_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(BadConfiguration, match="must be a whole number of days from 1 to 3,650"):

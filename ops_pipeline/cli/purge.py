@@ -21,7 +21,7 @@ def purge(
     mode: ModeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old ticks, run logs, output files and signals; asset history and ledgers stay."""
+    """Remove old ticks, runs, logs, check results, signals; asset history and ledgers stay."""
     with (
         existing_server(mode) as settings,
         progress(quiet=as_json or not err.is_terminal) as bars,

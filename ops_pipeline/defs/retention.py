@@ -10,15 +10,24 @@ from sqlalchemy import Engine
 
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.retention import (
+    CHECK_RESULTS,
     OUTPUT_FILES,
     RUN_EVENTS,
+    RUNS,
     SIGNALS,
     TICKS,
     Purge,
     Removed,
     TableSize,
 )
-from ops_pipeline.engine.retention import OldEvents, OldOutput, OldTicks, has_tables
+from ops_pipeline.engine.retention import (
+    OldChecks,
+    OldEvents,
+    OldOutput,
+    OldRuns,
+    OldTicks,
+    has_tables,
+)
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.engine import open_engine, opened
 from ops_pipeline.storage.knowledge import clock
@@ -88,8 +97,11 @@ def _olds(settings: Settings, now: datetime, pipeline: Engine, dagster: Engine) 
     if has_tables(dagster):
         olds[TICKS] = OldTicks(dagster, kept.before(TICKS, now))
         olds[RUN_EVENTS] = OldEvents(dagster, kept.before(RUN_EVENTS, now))
+        olds[CHECK_RESULTS] = OldChecks(dagster, kept.before(CHECK_RESULTS, now))
         folder = settings.mode_dir / "dagster"
         olds[OUTPUT_FILES] = OldOutput(dagster, kept.before(OUTPUT_FILES, now), folder)
+        # After all that asks a run when it ended.
+        olds[RUNS] = OldRuns(dagster, kept.before(RUNS, now))
     if settings.mode.is_live:
         # A replay compares a day with what it decided before, however long ago that was.
         olds[SIGNALS] = OldSignals(pipeline, kept.before(SIGNALS, now))
@@ -97,7 +109,8 @@ def _olds(settings: Settings, now: datetime, pipeline: Engine, dagster: Engine) 
 
 
 def _tables(is_dagster: bool) -> list[str]:  # noqa: FBT001 - one of two databases
-    return [OldTicks.table.name, OldEvents.table.name] if is_dagster else ["signals"]
+    thinned = (OldTicks, OldEvents, OldChecks, OldRuns)
+    return [table.name for old in thinned for table in old.tables] if is_dagster else ["signals"]
 
 
 def _remove(kind: str, old: Old, on_progress: OnProgress) -> tuple[int, int]:
@@ -121,7 +134,7 @@ def _opened_dagster(settings: Settings) -> Iterator[Engine]:
 
 @dg.asset(name=NAME, group_name=NAME)
 def retention(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[Any]:
-    """What is no history goes after its days: old ticks, run logs, output files, signals."""
+    """What is no history goes after its days: ticks, logs, repeated verdicts, runs, signals."""
     return dg.MaterializeResult(metadata=_metadata(purge(pipeline.settings, clock())))
 
 

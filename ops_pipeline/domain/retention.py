@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 MAX_DAYS = 3_650
 TICKS, RUN_EVENTS, OUTPUT_FILES, SIGNALS = "ticks", "run_events", "output_files", "signals"
+CHECK_RESULTS, RUNS = "check_results", "runs"
 
 
 @dataclass(frozen=True)
@@ -15,13 +16,15 @@ class Retention:
     # Not below what dagster.yaml keeps of failed sensor ticks.
     ticks_days: int = 14
     logs_days: int = 7
+    # Their logs are thinned before.
+    runs_days: int = 14
     # Longer than the minutes' partitions reach back: a minute without its signals cannot be
     # compared when it is computed again.
     signals_days: int = 90
 
     def days(self, kind: str) -> int:
         """For how many days this kind is kept."""
-        kept = {TICKS: self.ticks_days, SIGNALS: self.signals_days}
+        kept = {TICKS: self.ticks_days, RUNS: self.runs_days, SIGNALS: self.signals_days}
         return kept.get(kind, self.logs_days)
 
     def before(self, kind: str, now: datetime) -> datetime:

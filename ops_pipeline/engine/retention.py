@@ -1,8 +1,8 @@
 """What Dagster keeps for ever is thinned: ticks, the logs of finished runs, what those printed.
 
-Asset history stays whole: materialisations, observations, check evaluations, and each plan to
-materialise that nothing answered, because a partition is shown as failed by it. Rows of runs stay,
-since a failed partition and each materialisation's link lead to one; why a run failed stays, too.
+Asset history stays whole: materialisations, observations, and each plan to materialise that nothing
+answered, because a partition is shown as failed by it. Of the results of a check stay those that
+changed its verdict, and the newest; of runs those that failed, with why, and the last of an asset.
 """
 
 import shutil
@@ -14,10 +14,15 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from dagster import DagsterEventType, DagsterRunStatus
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorageTable as Events
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Checks
+from dagster._core.storage.event_log.schema import AssetKeyTable as Assets
 from dagster._core.storage.runs.schema import RunsTable as Runs
+from dagster._core.storage.runs.schema import RunTagsTable as RunTags
 from dagster._core.storage.schedules.schema import JobTickTable as Ticks
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 # A batch is one transaction; of so many rows it takes about a tenth of a second.
 BATCH = 2_000
@@ -64,7 +69,7 @@ class OldTicks:
 
     engine: sa.Engine
     before: datetime
-    table = Ticks
+    tables = (Ticks,)
 
     def count(self) -> Amount:
         """How many there are, and their bytes."""
@@ -89,7 +94,7 @@ class OldEvents:
 
     engine: sa.Engine
     before: datetime
-    table = Events
+    tables = (Events,)
 
     def count(self) -> Amount:
         """How many there are, and their bytes."""
@@ -104,13 +109,126 @@ class OldEvents:
         end = _first_id_since(self.engine, Events, self.before)
         has_ended = sa.exists().where(Runs.c.run_id == Events.c.run_id, _ended_before(self.before))
         old = sa.and_(Events.c.id < end, has_ended)
-        kind = Events.c.dagster_event_type
-        # What the code of a run wrote to its log has no type.
-        yield sa.and_(kind.is_(None), old)
-        for thinned in THINNED:
-            yield sa.and_(kind == thinned.value, old)
+        for thinned in _thinned():
+            yield sa.and_(thinned, old)
         for answered in _answered():
             yield sa.and_(old, answered)
+
+
+@dataclass(frozen=True)
+class OldChecks:
+    """Results of checks from before an instant that only said again what the one before had said.
+
+    What is left says when a verdict changed, and what it is now. With a result goes its event.
+    """
+
+    engine: sa.Engine
+    before: datetime
+    tables = (Checks,)
+
+    def count(self) -> Amount:
+        """How many there are, and their bytes."""
+        rows, size = 0, 0
+        for batch in self._batches():
+            with self.engine.connect() as connection:
+                for table, ids in batch.items():
+                    total = sa.select(sa.func.coalesce(sa.func.sum(_size_of(table)), 0))
+                    found = connection.execute(total.select_from(table).where(table.c.id.in_(ids)))
+                    size += int(found.scalar_one())
+            rows += len(batch[Checks])
+        return rows, size
+
+    def remove(self) -> Iterator[Amount]:
+        """Delete them batch by batch, each a transaction; yields what went with it."""
+        for batch in self._batches():
+            size = 0
+            with self.engine.begin() as connection:
+                for table, ids in batch.items():
+                    gone = sa.delete(table).where(table.c.id.in_(ids)).returning(_size_of(table))
+                    size += sum(connection.execute(gone).scalars())
+            yield len(batch[Checks]), size
+
+    def _batches(self) -> Iterator[dict[sa.Table, list[int]]]:
+        """Ids of results, and of their events."""
+        for check in self._checks():
+            with self.engine.connect() as connection:
+                found = connection.execute(self._repeated(check)).all()
+            for first in range(0, len(found), BATCH):
+                batch = found[first : first + BATCH]
+                events = [row.evaluation_event_storage_id for row in batch]
+                yield {
+                    Checks: [row.id for row in batch],
+                    Events: [event for event in events if event is not None],
+                }
+
+    def _checks(self) -> list[sa.ColumnElement[bool]]:
+        key = (Checks.c.asset_key, Checks.c.check_name)
+        with self.engine.connect() as connection:
+            found = connection.execute(sa.select(*key).distinct()).all()
+        return [sa.and_(key[0] == row[0], key[1] == row[1]) for row in found]
+
+    def _repeated(self, check: sa.ColumnElement[bool]) -> sa.Select[tuple[int, int | None]]:
+        """Of one check; what was planned and never told has said nothing at all."""
+        planned = Checks.c.execution_status == AssetCheckExecutionRecordStatus.PLANNED.value
+        alike = (Checks.c.partition, planned)
+        said_before = sa.func.lag(Checks.c.execution_status)
+        newest = sa.func.max(Checks.c.id).over(partition_by=alike)
+        seen = (
+            sa.select(
+                Checks.c.id,
+                Checks.c.evaluation_event_storage_id,
+                Checks.c.evaluation_event_timestamp.label("at"),
+                said_before.over(partition_by=alike, order_by=Checks.c.id).label("said_before"),
+                Checks.c.execution_status.label("said"),
+                newest.label("newest"),
+            )
+            .where(check)
+            .subquery()
+            .c
+        )
+        return (
+            sa.select(seen.id, seen.evaluation_event_storage_id)
+            .where(
+                seen.at < _naive(self.before), seen.said == seen.said_before, seen.id < seen.newest
+            )
+            .order_by(seen.id)
+        )
+
+
+@dataclass(frozen=True)
+class OldRuns:
+    """Rows of runs that succeeded and ended before an instant, once their log has been thinned.
+
+    One stays that was the last of an asset, or is part of a backfill: these pages lead to it.
+    """
+
+    engine: sa.Engine
+    before: datetime
+    # The tags of a run go with it.
+    tables = (Runs, RunTags)
+
+    def count(self) -> Amount:
+        """How many there are, and their bytes without those of the tags."""
+        return _count(self.engine, Runs, self._scopes())
+
+    def remove(self) -> Iterator[Amount]:
+        """Delete them batch by batch, each a transaction; yields what went with it."""
+        yield from _remove(self.engine, Runs, self._scopes())
+
+    def _scopes(self) -> Iterator[sa.ColumnElement[bool]]:
+        # Without its row nothing would tell that the run has ended, and its log would stay.
+        has_log = sa.exists().where(Events.c.run_id == Runs.c.run_id, sa.or_(*_thinned()))
+        is_last = sa.exists().where(Assets.c.last_run_id == Runs.c.run_id)
+        is_part = sa.exists().where(
+            RunTags.c.run_id == Runs.c.run_id, RunTags.c.key == BACKFILL_ID_TAG
+        )
+        yield sa.and_(
+            Runs.c.status == DagsterRunStatus.SUCCESS.value,
+            _ended_before(self.before),
+            sa.not_(has_log),
+            sa.not_(is_last),
+            sa.not_(is_part),
+        )
 
 
 @dataclass(frozen=True)
@@ -166,7 +284,7 @@ class OldOutput:
 def has_tables(engine: sa.Engine) -> bool:
     """Whether Dagster has ever worked with this database."""
     there = set(sa.inspect(engine).get_table_names())
-    return {Events.name, Runs.name, Ticks.name} <= there
+    return {Events.name, Runs.name, Ticks.name, Checks.name} <= there
 
 
 def _ended_before(moment: datetime) -> sa.ColumnElement[bool]:
@@ -177,6 +295,13 @@ def _ended_before(moment: datetime) -> sa.ColumnElement[bool]:
         # A run that never started has no end.
         sa.func.coalesce(Runs.c.end_time, changed_at) < moment.timestamp(),
     )
+
+
+def _thinned() -> Iterator[sa.ColumnElement[bool]]:
+    """Events that go, by their types; what the code of a run wrote to its log has none."""
+    yield Events.c.dagster_event_type.is_(None)
+    for thinned in THINNED:
+        yield Events.c.dagster_event_type == thinned.value
 
 
 def _answered() -> Iterator[sa.ColumnElement[bool]]:

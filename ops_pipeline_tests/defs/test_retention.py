@@ -190,7 +190,14 @@ def test_what_was_thinned_is_vacuumed_and_measured(
 ) -> None:
     old_run(instance)
     done = purge(live, NOW)
-    assert {size.table for size in done.tables} == {"signals", "event_logs", "job_ticks"}
+    assert {size.table for size in done.tables} == {
+        "signals",
+        "asset_check_executions",
+        "event_logs",
+        "job_ticks",
+        "run_tags",
+        "runs",
+    }
     assert all(size.is_vacuumed and size.bytes_before > 0 for size in done.tables)
     engine = open_engine(live, live.dagster_database)
     asked = text(
@@ -280,8 +287,14 @@ def test_the_asset_tells_numbers_that_the_ui_draws(
     told: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
     assert told["signals"] == 1
     assert told["run_events"] > 5
-    assert told["rows_removed"] == sum(
-        told[kind] for kind in ("ticks", "run_events", "output_files", "signals")
-    )
+    kept = {
+        "ticks": 14,
+        "run_events": 7,
+        "check_results": 7,
+        "output_files": 7,
+        "runs": 14,
+        "signals": 90,
+    }
+    assert told["rows_removed"] == sum(told[kind] for kind in kept)
     assert told["database_bytes_before"] >= told["database_bytes_after"] - 1_000_000 > 1_000_000
-    assert told["days_kept"] == {"ticks": 14, "run_events": 7, "output_files": 7, "signals": 90}
+    assert told["days_kept"] == kept

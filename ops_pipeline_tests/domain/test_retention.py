@@ -1,8 +1,10 @@
 from datetime import UTC, datetime, timedelta
 
 from ops_pipeline.domain.retention import (
+    CHECK_RESULTS,
     OUTPUT_FILES,
     RUN_EVENTS,
+    RUNS,
     SIGNALS,
     TICKS,
     Purge,
@@ -13,11 +15,12 @@ from ops_pipeline.domain.retention import (
 NOW = datetime(2026, 6, 30, 12, tzinfo=UTC)
 
 
-def test_each_kind_has_days_of_its_own_and_a_runs_log_and_output_the_same() -> None:
-    kept = Retention(ticks_days=1, logs_days=2, signals_days=3)
-    kinds = (TICKS, RUN_EVENTS, OUTPUT_FILES, SIGNALS)
-    assert [kept.days(kind) for kind in kinds] == [1, 2, 2, 3]
-    assert [(NOW - kept.before(kind, NOW)) / timedelta(days=1) for kind in kinds] == [1, 2, 2, 3]
+def test_each_kind_has_days_of_its_own_and_what_runs_and_checks_said_the_same() -> None:
+    kept = Retention(ticks_days=1, logs_days=2, runs_days=4, signals_days=3)
+    kinds = (TICKS, RUN_EVENTS, CHECK_RESULTS, OUTPUT_FILES, SIGNALS, RUNS)
+    days = [1, 2, 2, 2, 3, 4]
+    assert [kept.days(kind) for kind in kinds] == days
+    assert [(NOW - kept.before(kind, NOW)) / timedelta(days=1) for kind in kinds] == days
 
 
 def test_a_purge_sums_what_it_removed() -> None:

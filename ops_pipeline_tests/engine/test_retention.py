@@ -23,7 +23,14 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster_graphql.schema import create_schema
 
 from ops_pipeline.engine import retention
-from ops_pipeline.engine.retention import OldEvents, OldOutput, OldTicks, has_tables
+from ops_pipeline.engine.retention import (
+    OldChecks,
+    OldEvents,
+    OldOutput,
+    OldRuns,
+    OldTicks,
+    has_tables,
+)
 from ops_pipeline_tests.engine.conftest import Postgres
 
 pytestmark = [pytest.mark.postgres, pytest.mark.dagster, pytest.mark.slow]
@@ -227,7 +234,7 @@ def test_pages_of_old_runs_open_with_a_thinned_log(
 def test_without_the_rows_of_runs_the_ui_forgets_a_failure(
     instance: DagsterInstance, code: dg.Definitions, pages: Pages
 ) -> None:
-    """The reason why a purge leaves them."""
+    """The reason why a purge leaves those that failed."""
     made = materialize(instance, code, "p1", days_ago=30)
     failed = materialize(instance, code, "p2", days_ago=29, broken=True)
     for run in (made, failed):
@@ -371,6 +378,156 @@ def test_a_young_tick_between_old_ones_stays(instance: DagsterInstance, engine: 
     assert sorted(days_of_ticks(instance, "minute_schedule")) == [0.5, 1]
 
 
+# Results of checks.
+
+
+def tell(instance: DagsterInstance, name: str, verdicts: str, days_ago: float = 30) -> None:
+    """What a sensor reports of a check, one day after the other; + is that it passed."""
+    bars = dg.AssetKey("bars")
+    for number, verdict in enumerate(verdicts):
+        told = dg.AssetCheckEvaluation(bars, name, passed=verdict == "+", metadata={})
+        instance.report_runless_asset_event(told)
+        at = (NOW - timedelta(days=days_ago - number)).replace(tzinfo=None)
+        with instance.event_log_storage.index_transaction() as connection:
+            connection.execute(
+                sa.text(
+                    "update asset_check_executions set evaluation_event_timestamp = :at"
+                    " where id = (select max(id) from asset_check_executions)"
+                ),
+                {"at": at},
+            )
+
+
+def said(instance: DagsterInstance, name: str) -> list[str]:
+    """The verdicts that are known of a check, the newest first."""
+    key = dg.AssetCheckKey(dg.AssetKey("bars"), name)
+    found = instance.event_log_storage.get_asset_check_execution_history(key, 100)
+    return [record.status.value for record in found]
+
+
+def rows(instance: DagsterInstance, table: str) -> int:
+    with instance.event_log_storage.index_transaction() as connection:
+        return int(connection.execute(sa.text(f"select count(*) from {table}")).scalar_one())
+
+
+def test_of_a_check_the_changes_of_its_verdict_and_the_newest_stay(
+    instance: DagsterInstance, engine: sa.Engine
+) -> None:
+    tell(instance, "fresh", "++---+++")
+    tell(instance, "room", "+")
+    tell(instance, "steady", "+++")
+    old = OldChecks(engine, WEEK_AGO)
+    counted = old.count()
+    removed = list(old.remove())
+    assert said(instance, "fresh") == ["SUCCEEDED", "SUCCEEDED", "FAILED", "SUCCEEDED"]
+    assert said(instance, "room") == ["SUCCEEDED"]
+    assert said(instance, "steady") == ["SUCCEEDED", "SUCCEEDED"]
+    assert (sum(done for done, _ in removed), sum(size for _, size in removed)) == counted
+    assert counted[0] == 5
+    # The event of each went with it.
+    assert rows(instance, "event_logs") == rows(instance, "asset_check_executions") == 7
+    assert old.count() == (0, 0)
+    assert list(old.remove()) == []
+
+
+def test_young_results_of_checks_stay(instance: DagsterInstance, engine: sa.Engine) -> None:
+    tell(instance, "fresh", "+++", days_ago=6.5)
+    assert OldChecks(engine, WEEK_AGO).count() == (0, 0)
+
+
+def test_results_of_checks_go_in_batches_and_after_a_kill_the_rest(
+    instance: DagsterInstance, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    tell(instance, "fresh", "++++++++")
+    work = OldChecks(engine, WEEK_AGO).remove()
+    assert next(work)[0] == 2
+    work.close()
+    assert len(said(instance, "fresh")) == 6
+    assert [done for done, _ in OldChecks(engine, WEEK_AGO).remove()] == [2, 2]
+    assert len(said(instance, "fresh")) == 2
+
+
+def test_checks_that_were_planned_and_never_told_are_thinned_as_one_more_verdict(
+    instance: DagsterInstance, engine: sa.Engine, code: dg.Definitions, pages: Pages
+) -> None:
+    for days_ago in (31, 30, 29, 28):
+        materialize(instance, code, days_ago=days_ago)
+    with instance.event_log_storage.index_transaction() as connection:
+        old = "update asset_check_executions set evaluation_event_timestamp = '2026-01-01'"
+        connection.execute(sa.text(old))
+        never = "update asset_check_executions set execution_status = 'PLANNED' where id < 4"
+        connection.execute(sa.text(never))
+    before = pages.ask(ASSET_PAGES)
+    assert sum(done for done, _ in OldChecks(engine, WEEK_AGO).remove()) == 1
+    assert pages.ask(ASSET_PAGES) == before
+
+
+# Rows of runs.
+
+
+def purge_runs(engine: sa.Engine) -> int:
+    return sum(done for done, _ in OldRuns(engine, WEEK_AGO).remove())
+
+
+def test_runs_that_succeeded_go_with_their_tags_once_their_log_is_thinned(
+    instance: DagsterInstance, engine: sa.Engine, code: dg.Definitions
+) -> None:
+    made = [materialize(instance, code, "p1", days_ago=days_ago) for days_ago in (30, 29, 6)]
+    assert purge_runs(engine) == 0
+    purge_events(engine)
+    old = OldRuns(engine, WEEK_AGO)
+    assert old.count()[0] == 2
+    assert purge_runs(engine) == 2
+    assert [run.run_id for run in instance.get_runs()] == made[2:]
+    with instance.event_log_storage.index_transaction() as connection:
+        tagged = connection.execute(sa.text("select distinct run_id from run_tags")).scalars()
+        assert set(tagged) == {made[2]}
+    assert old.count() == (0, 0)
+
+
+def test_runs_stay_that_failed_are_the_last_of_an_asset_or_part_of_a_backfill(
+    instance: DagsterInstance, engine: sa.Engine, code: dg.Definitions
+) -> None:
+    part = materialize(instance, code, "p1", days_ago=31)
+    instance.add_run_tags(part, {"dagster/backfill": "by-hand"})
+    gone = materialize(instance, code, "p1", days_ago=30)
+    failed = materialize(instance, code, "p2", days_ago=29, broken=True)
+    last = [
+        materialize(instance, code, "p3", days_ago=28),
+        materialize(instance, code, days_ago=27),
+    ]
+    purge_events(engine)
+    assert purge_runs(engine) == 1
+    assert {run.run_id for run in instance.get_runs()} == {part, failed, *last}
+    assert not instance.has_run(gone)
+
+
+def test_asset_pages_say_the_same_without_the_runs_but_for_the_links_to_them(
+    instance: DagsterInstance, engine: sa.Engine, code: dg.Definitions, pages: Pages
+) -> None:
+    gone = materialize(instance, code, "p1", days_ago=30)
+    materialize(instance, code, "p2", days_ago=29, broken=True)
+    materialize(instance, code, days_ago=28)
+    materialize(instance, code, "p3", days_ago=27)
+    purge_events(engine)
+    before = pages.ask(ASSET_PAGES)
+    assert purge_runs(engine) == 1
+    after = pages.ask(ASSET_PAGES)
+    links = [
+        made.pop("runOrError")["__typename"]
+        for node in after["assetNodes"]
+        for made in node["assetMaterializations"]
+        if made["runId"] == gone
+    ]
+    assert links == ["RunNotFoundError"]
+    for node in before["assetNodes"]:
+        for made in node["assetMaterializations"]:
+            if made["runId"] == gone:
+                assert made.pop("runOrError") == {"__typename": "Run"}
+    assert after == before
+
+
 # Files of what steps printed.
 
 
@@ -467,7 +624,8 @@ class Days:
 
 def purge_day(engine: sa.Engine, day_end: datetime, days: int) -> None:
     before = day_end - timedelta(days=days)
-    for old in (OldEvents(engine, before), OldTicks(engine, before)):
+    for kind in (OldEvents, OldTicks, OldChecks, OldRuns):
+        old = kind(engine, before)
         for _ in old.remove():
             pass
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -487,6 +645,7 @@ def measured(engine: sa.Engine) -> dict[str, int]:
                 " pg_total_relation_size('job_ticks') as tick_bytes,"
                 " pg_total_relation_size('runs') + pg_total_relation_size('run_tags') as run_bytes,"
                 " (select count(*) from job_ticks) as ticks,"
+                " (select count(*) from runs) as runs,"
                 " pg_database_size(current_database()) as database_bytes from event_logs"
             )
         )
@@ -507,6 +666,7 @@ def test_after_the_days_that_are_kept_only_the_history_grows(
     flat = found[kept:]
     assert {day["other"] for day in flat} == {kept * runs * (days.events_of_a_run - 1)}
     assert {day["ticks"] for day in flat} == {kept * runs}
+    assert {day["runs"] for day in flat} == {kept * runs}
     assert [day["history"] for day in found] == [1 + runs * (n + 1) for n in range(count)]
     # Before it, a day adds all its rows; after it, its history, which is one row of thirteen.
     a_whole_day = found[1]["event_bytes"] - found[0]["event_bytes"]
