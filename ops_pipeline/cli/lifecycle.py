@@ -118,7 +118,7 @@ def _start(settings: Settings, table: ProcessTable, port: int, market: list[str]
         settings = load(settings.mode.value)
         os.environ.update(settings.environment())
         _parse_models(settings)
-        _create_dagster_tables()
+        _prepare_dagster(settings)
         # What a keeper that was killed left behind belongs to nobody.
         _stop(settings)
         command, log_file = keeper_command(settings.mode, port, market), _log_file(settings, KEEPER)
@@ -216,12 +216,20 @@ def _ensure_window(settings: Settings) -> None:
         save_window(settings, PartitionWindow(clock().date()))
 
 
-def _create_dagster_tables() -> None:
-    """Before daemon and web server would do it side by side, and one of them fail."""
+def _prepare_dagster(settings: Settings) -> None:
+    """Its tables, before daemon and web server would make them side by side, and one of them fail.
+
+    After a change of the partitions' days, their status: the first page would wait for it.
+    """
     import dagster as dg
+
+    from ops_pipeline.defs.jobs import DATA_ASSETS
+    from ops_pipeline.defs.partitions import minute_partitions
+    from ops_pipeline.engine.partitions import prepare_status
 
     with dg.DagsterInstance.get() as instance:
         instance.get_runs_count()
+        prepare_status(instance, DATA_ASSETS, minute_partitions(settings))
 
 
 def _parse_models(settings: Settings) -> None:

@@ -194,7 +194,9 @@ def _dagster_app(workspace: str) -> Iterator[ASGIApp]:
     from dagster_webserver.app import create_app_from_workspace_process_context
 
     from ops_pipeline.engine.code import wait_for
+    from ops_pipeline.engine.partitions import make_light
 
+    make_light()
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(
             STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_MAX_OVERFLOW
