@@ -41,7 +41,8 @@ from ops_pipeline.engine.forks import ForkServer, ForksUnavailable, Worker
 
 log = logging.getLogger(__name__)
 
-WORKER_TAG = "warm_launcher/worker"
+# Hidden in the UI, as that of the stock launcher.
+WORKER_TAG = ".dagster/warm_launcher"
 # What every run of Dagster imports, whatever the project; some of it only when it first executes.
 PRELOAD = (
     "dagster._cli.api",
