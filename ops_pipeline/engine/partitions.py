@@ -6,6 +6,7 @@ exclusions anew for each answer and each list: with 23,400 minutes a page waits 
 
 from collections.abc import Iterable, Iterator, Set
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import Any
 
 from dagster import AssetKey, DagsterInstance, TimeWindow, TimeWindowPartitionsDefinition
@@ -18,6 +19,7 @@ from dagster._time import dst_safe_strptime
 FEW = 4
 # One for each range of days that this process has seen; more are forgotten.
 DEFINITIONS = 4
+_walking = Lock()
 _walked: dict[TimeWindowPartitionsDefinition, tuple[list[str], datetime]] = {}
 one_by_one = TimeWindowPartitionsDefinition.filter_valid_partition_keys
 
@@ -64,17 +66,18 @@ def keys_of(
     first, last = windows
     if first is None or last is None:
         return []
-    known, end = _walked.get(definition, ([], first.start))
-    if end > last.end:
-        known, end = [], first.start
-    if end < last.end:
-        more = definition.get_partition_keys_in_time_window(TimeWindow(end, last.end))
-        # A new list, because another thread may be reading the one before.
-        known = [*known, *more]
-        if len(_walked) >= DEFINITIONS:
-            _walked.clear()
-        _walked[definition] = (known, last.end)
-    return list(known)
+    # The queries of a page come together: one walks, the others have what it found.
+    with _walking:
+        known, end = _walked.get(definition, ([], first.start))
+        if end > last.end:
+            known, end = [], first.start
+        if end < last.end:
+            more = definition.get_partition_keys_in_time_window(TimeWindow(end, last.end))
+            known = [*known, *more]
+            if len(_walked) >= DEFINITIONS:
+                _walked.clear()
+            _walked[definition] = (known, last.end)
+        return list(known)
 
 
 def number_of(definition: TimeWindowPartitionsDefinition) -> int:
