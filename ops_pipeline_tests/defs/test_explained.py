@@ -14,7 +14,7 @@ from ops_pipeline.defs.checks.explained import window
 from ops_pipeline.defs.replay import Player
 from ops_pipeline.domain.acceptance import NAMES, Level
 from ops_pipeline.domain.session import Calendar
-from ops_pipeline.operations.explain import explain_execution
+from ops_pipeline.operations.explain import explain_execution, explain_run
 from ops_pipeline.settings import Settings
 from ops_pipeline_tests.defs.markets import generated
 from ops_pipeline_tests.defs.world import STAGES, World, _on_a_short_stack, open_world, prepare
@@ -179,9 +179,19 @@ def test_a_run_of_the_dispatcher_explains_what_it_executed(morning: World) -> No
         " order by simulated_ts desc, written_at desc limit 1"
     )
     assert made.index(str(newest["execution_id"])) < 250
-    assert made.count("- gates: 13 of 13 passed") == 10
+    count = morning.value("select count(*) from dispatch_executions")
+    assert 5 < count < 10
+    assert made.count("- gates: 13 of 13 passed") == count
     assert made.count("- confidence: ") > 0
     assert len(made.encode()) < 20_000
+
+
+def test_of_many_executions_of_a_run_the_newest_are_explained(morning: World) -> None:
+    with morning.pipeline.engine.connect() as connection:
+        every = [found.execution for found in explain_run(connection, "test")]
+        newest = [found.execution for found in explain_run(connection, "test", 3)]
+    assert len(newest) == 3
+    assert newest == every[:3]
 
 
 def test_a_run_without_executions_says_so(morning: World) -> None:
@@ -203,7 +213,7 @@ def test_a_replay_prints_every_check_that_is_no_acceptance_query(morning: World)
     verdicts = {verdict.name: verdict for verdict in _on_a_short_stack(player.check)}
     assert CHECK in verdicts
     assert set(verdicts) & set(NAMES) == set()
-    assert len(verdicts) == 6
+    assert len(verdicts) == 8
     assert (verdicts[CHECK].level, verdicts["features_are_unique"].finding) == (
         Level.PROBLEM,
         "pass",
