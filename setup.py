@@ -32,6 +32,9 @@ setup(
         "exchange-calendars>=4.11,<5",
         "feedparser>=6.0.11,<7",
         "httpx>=0.27,<1",
+        "numpy>=2,<3",
+        "onnxruntime>=1.20,<2",  # these two run FinBERT, and need no torch
+        "tokenizers>=0.21,<1",
         "pandas>=2.2,<4",
         "pyarrow>=18",  # pandas reads parquet through it
         "pydantic>=2.10,<3",
@@ -46,6 +49,14 @@ setup(
         "typer>=0.15,<1",
     ],
     extras_require={
+        # What exports FinBERT, and runs it as transformers does; about 800 MB.
+        "finbert": [
+            "torch==2.13.0",  # its exporter changes from version to version
+            "transformers>=5,<6",
+            "huggingface_hub>=1,<3",
+            "onnx>=1.18,<2",
+            "onnxscript>=0.5,<1",  # the exporter is written in it
+        ],
         # What others have written, and bench measures beside ours; nothing else needs them.
         "bench": [
             "procrastinate>=3.10,<4",  # bench asks its tables, and 3 is their form

@@ -69,6 +69,14 @@ class BrokerName(StrEnum):
     ALPACA = "alpaca"
 
 
+class SentimentBackend(StrEnum):
+    """Who says how a text sounds; what is set is what scores, and nothing stands in for it."""
+
+    LEXICON = "lexicon"
+    FINBERT_ONNX = "finbert-onnx"
+    FINBERT = "finbert"
+
+
 @dataclass(frozen=True)
 class Server:
     """How to reach a PostgreSQL server, and the name that its databases begin with."""
@@ -131,6 +139,14 @@ class Settings:
     # Unread, too: what is wrong in it stops no minute.
     slo_overrides: str = field(default="", repr=False)
     retention: Retention = field(default_factory=Retention)
+    sentiment: SentimentBackend = SentimentBackend.LEXICON
+    # A folder in the hub's format, instead of the model that `model pull` takes.
+    finbert_path: Path | None = None
+
+    @property
+    def models_dir(self) -> Path:
+        """Where models are kept; all modes share them."""
+        return self.var_dir / "models"
 
     @property
     def sandbox_url(self) -> str:
@@ -209,6 +225,7 @@ class Settings:
             "DO_NOT_TRACK": "1",
             # They start in another folder; what is not named here reaches them as it stands.
             **({"OPS_DISPATCHER_CONFIG_FILE": str(overrides)} if overrides else {}),
+            **({"OPS_FINBERT_PATH": str(self.finbert_path)} if self.finbert_path else {}),
         }
 
     @property
@@ -252,6 +269,8 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         dispatcher_overrides_file=_overrides_file(environ),
         slo_overrides=environ.get("OPS_SLO") or "",
         retention=_retention(environ),
+        sentiment=_sentiment(chosen, environ),
+        finbert_path=_finbert_path(environ),
     )
 
 
@@ -420,6 +439,24 @@ def _broker(mode: Mode, environ: Mapping[str, str]) -> BrokerName:
             f"unset OPS_BROKER, or use --mode {others}",
         )
     return own
+
+
+def _sentiment(mode: Mode, environ: Mapping[str, str]) -> SentimentBackend:
+    """The backend that is named, else the mode's own."""
+    text = environ.get("OPS_SENTIMENT") or ""
+    known = [backend.value for backend in SentimentBackend]
+    if text and text not in known:
+        raise BadConfiguration(
+            f"OPS_SENTIMENT must be one of {', '.join(known)}, not {visible(text)}"
+        )
+    is_real = mode in (Mode.SIMULATED, Mode.ALPACA_PAPER)
+    own = SentimentBackend.FINBERT_ONNX if is_real else SentimentBackend.LEXICON
+    return SentimentBackend(text or own)
+
+
+def _finbert_path(environ: Mapping[str, str]) -> Path | None:
+    text = environ.get("OPS_FINBERT_PATH")
+    return Path(text).absolute() if text else None
 
 
 def masked(account_number: str) -> str:

@@ -19,6 +19,7 @@ from ops_pipeline.settings import (
     AlpacaAccess,
     BrokerName,
     Mode,
+    SentimentBackend,
     Settings,
     dispatcher_config,
     dispatcher_config_of,
@@ -668,3 +669,37 @@ def test_bad_limits_of_the_loop_are_refused_in_one_line_when_they_are_asked_for(
         slo_rules_of(settings)
     assert str(refused.value).startswith("OPS_SLO: ")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "backend"),
+    [
+        ("replay", "lexicon"),
+        ("sandbox", "lexicon"),
+        ("simulated", "finbert-onnx"),
+        ("alpaca-paper", "finbert-onnx"),
+    ],
+)
+def test_the_real_market_is_read_by_finbert_and_the_generated_one_by_the_lexicon(
+    mode: str, backend: str
+) -> None:
+    assert loaded(mode).sentiment == backend
+    assert loaded(mode, OPS_SENTIMENT="").sentiment == backend
+    for named in SentimentBackend:
+        assert loaded(mode, OPS_SENTIMENT=named.value).sentiment is named
+
+
+@pytest.mark.parametrize("text", ["FinBERT", "vader", "finbert-onnx ", "lexicon\n"])
+def test_another_sentiment_backend_is_refused(text: str) -> None:
+    with pytest.raises(BadConfiguration, match="OPS_SENTIMENT must be one of lexicon, finbert-onn"):
+        loaded(OPS_SENTIMENT=text)
+
+
+def test_a_folder_of_finbert_reaches_processes_that_start_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = loaded(OPS_FINBERT_PATH="mine", DB_HOST="localhost")
+    assert settings.finbert_path == tmp_path / "mine"
+    assert settings.environment()["OPS_FINBERT_PATH"] == str(tmp_path / "mine")
+    assert loaded().finbert_path is None

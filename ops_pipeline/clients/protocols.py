@@ -6,6 +6,7 @@ from datetime import date, datetime
 from math import inf
 from typing import Protocol
 
+from ops_pipeline.domain.errors import OperatorError
 from ops_pipeline.domain.orders import BrokerAccount, OrderReport, OrderTicket
 from ops_pipeline.domain.values import Bar, FeedOutcome, FeedState, Model, NewsEntry, Score
 
@@ -68,13 +69,27 @@ class NewsSource(Protocol):
         """
 
 
+class Unscorable(OperatorError):
+    """The model has no number for some of the texts; `scores` has None in their places."""
+
+    def __init__(self, scores: Sequence[Score | None]) -> None:
+        self.scores = list(scores)
+        count = self.scores.count(None)
+        super().__init__(f"the model gave no number for {count} of {len(self.scores)} texts")
+
+
 class Classifier(Protocol):
-    """A model that says how a text sounds."""
+    """A model that says how a text sounds; what only asks for its name does not load it."""
 
     model: Model
 
     def classify(self, texts: Sequence[str]) -> list[Score]:
-        """One score for each text, in order."""
+        """One score for each text, in order; any text has one, the empty one included.
+
+        Raises:
+            Unscorable: the model has no number for some; it carries all other scores.
+            OperatorError: the model cannot be loaded.
+        """
 
 
 class OrderGateway(Protocol):

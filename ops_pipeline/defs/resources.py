@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from ops_pipeline import __version__
 from ops_pipeline.clients.alpaca_orders import AlpacaOrders
-from ops_pipeline.clients.lexicon import LexiconClassifier
+from ops_pipeline.clients.classifiers import classifier_of
 from ops_pipeline.clients.live import access_of, live_bars, live_news, live_splits
 from ops_pipeline.clients.protocols import BarSource, Classifier, NewsSource, SplitSource
 from ops_pipeline.clients.replay import RecordedMarket
@@ -71,8 +71,12 @@ class Pipeline:
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The model that scores news."""
-        return LexiconClassifier()
+        """The model that scores news: the one that is configured, and no other.
+
+        Raises:
+            BadConfiguration: it is not there, or not usable.
+        """
+        return classifier_of(self.settings)
 
     @cached_property
     def config(self) -> DispatcherConfig:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ops_pipeline.clients.alpaca_account import clock_skew_seconds
 from ops_pipeline.clients.alpaca_orders import AlpacaOrders
-from ops_pipeline.clients.lexicon import LexiconClassifier
+from ops_pipeline.clients.classifiers import classifier_of
 from ops_pipeline.clients.live import access_of, live_bars, live_news
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.acceptance import Level
@@ -69,7 +69,7 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
     else:
         for name in ("alpaca bars", "alpaca clock", "feeds"):
             yield Finding(name, Health.UNUSED, f"mode {settings.mode.value} asks nobody")
-    yield _looked("model", _model)
+    yield _looked("model", lambda: _model(settings))
     yield _looked("disk", lambda: _disk(settings))
     for name in settings.mode.processes:
         yield _looked(name, partial(_process, settings, name))
@@ -156,10 +156,11 @@ def _feed(outcome: FeedOutcome) -> Finding:
     return Finding(name, Health.OK, f"{outcome.entries} entries, {outcome.bytes:,} bytes")
 
 
-def _model() -> str:
-    classifier = LexiconClassifier()
+def _model(settings: Settings) -> str:
+    classifier = classifier_of(settings)
     (score,) = classifier.classify(["Shares rise on strong results"])
-    return f"{classifier.model.name} says {score.label} of a good headline"
+    model = classifier.model
+    return f"{model.name} ({model.backend}, {model.precision}): {score.label} of a good headline"
 
 
 def _disk(settings: Settings) -> str:
