@@ -1,0 +1,1 @@
+"""Prove: that an exported, or a smaller, model says what the model itself says."""
