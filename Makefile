@@ -27,6 +27,12 @@ install: .venv/.ready  ## set up .venv from the pinned constraints
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# FinBERT is exported by torch, which the demo and the fast tests do without.
+.venv/.tested: .venv/.ready
+	@echo "adding what the tests need: torch and transformers, a few minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,finbert]'
+	@touch $@
+
 demo: install  ## play a generated market day end to end, then open the UI on it (UI=0: do not)
 	@$(BIN)/ops-pipeline demo $(if $(filter 0,$(UI)),--no-ui,--ui)
 
@@ -37,7 +43,7 @@ check: install  ## lint, types, floors, SQL and the fast tests, under a minute
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -m fast -n $(JOBS) --dist loadfile $(FAST)
 
-test: check  ## everything: what check does, then all tests on real PostgreSQL, dbt and Dagster
+test: check .venv/.tested  ## everything: what check does, then all tests on real PostgreSQL, dbt and Dagster
 	@$(BIN)/python -m pytest -q -m 'not fast' -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 docs: install  ## write the generated pages again
