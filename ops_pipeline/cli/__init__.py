@@ -7,7 +7,7 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from ops_pipeline import __version__
-from ops_pipeline.cli import bench, gates, lifecycle, service, trading, universe, watch
+from ops_pipeline.cli import bench, gates, lifecycle, model, service, trading, universe, watch
 from ops_pipeline.cli.backfill import backfill
 from ops_pipeline.cli.chaos import chaos
 from ops_pipeline.cli.console import err, say
@@ -50,6 +50,7 @@ app.command()(purge)
 app.add_typer(service.app, name="service")
 app.add_typer(universe.app, name="universe")
 app.add_typer(gates.app, name="gates")
+app.add_typer(model.app, name="model")
 app.add_typer(bench.app, name="bench")
 
 

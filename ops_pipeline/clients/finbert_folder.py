@@ -25,10 +25,10 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 FP32, INT8 = "model.onnx", "model.int8.onnx"
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
-TO_EXPORT = "run: ops-pipeline model export (or set OPS_SENTIMENT=lexicon)"
+TO_EXPORT = "run: ops-pipeline model export; or set OPS_SENTIMENT=lexicon"
 TO_PULL = (
-    "run: ops-pipeline model pull, or set OPS_FINBERT_PATH to a folder in the hub's format"
-    " (or set OPS_SENTIMENT=lexicon)"
+    "run: ops-pipeline model pull; or set OPS_FINBERT_PATH to a folder in the hub's format,"
+    " or OPS_SENTIMENT=lexicon"
 )
 
 
@@ -62,7 +62,9 @@ def source_weights(source: Source) -> Path:
     for name in WEIGHTS:
         if (source.folder / name).is_file():
             return source.folder / name
-    raise BadConfiguration(f"there is no model of {source.name} ({' or '.join(WEIGHTS)})", TO_PULL)
+    raise BadConfiguration(
+        f"there is no model of {source.name}: neither {' nor '.join(WEIGHTS)}", TO_PULL
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
