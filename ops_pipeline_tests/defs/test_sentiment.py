@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from ops_pipeline.clients.lexicon import LexiconClassifier
+from ops_pipeline.clients.protocols import Unscorable
 from ops_pipeline.defs.assets import sentiment
 from ops_pipeline.defs.checks.sentiment import sentiment_checks
 from ops_pipeline.domain.errors import BadConfiguration
@@ -84,6 +85,22 @@ def test_a_text_that_cannot_be_scored_harms_no_other_and_is_given_up(live: World
     ]
     assert run(live, model := Scripted())["rows"] == 0
     assert model.read == []
+
+
+def test_a_text_without_a_number_is_given_up_and_those_beside_it_are_kept(live: World) -> None:
+    class Numberless(Scripted):
+        def classify(self, texts: Sequence[str]) -> list[Score]:
+            if any(text.startswith("Poison") for text in texts):
+                raise Unscorable([None if text.startswith("Poison") else GOOD for text in texts])
+            return super().classify(texts)
+
+    tell(live, 5)
+    tell(live, 1, "Poison")
+    for _ in range(3):
+        said = run(live, Numberless())
+    assert (said["waiting"], said["given_up"]) == (0, 1)
+    assert live.value("select count(*) from news_sentiments") == 5
+    assert live.value("select reason from news_scoring_attempts") == "the model gave no number"
 
 
 def test_a_text_that_ends_the_process_is_met_alone_and_given_up(live: World) -> None:

@@ -6,6 +6,7 @@ from math import inf
 
 import dagster as dg
 
+from ops_pipeline.clients.protocols import Unscorable
 from ops_pipeline.defs.minutes import Minutes, finish, result
 from ops_pipeline.defs.resources import SCORE_DELAY, Pipeline
 from ops_pipeline.domain.errors import OperatorError
@@ -82,6 +83,14 @@ def _classified(
     """The scores of texts, and why those without one have none."""
     try:
         scores = pipeline.classifier.classify([item.text for item in group])
+    except Unscorable as error:
+        pairs = [(item, score) for item, score in zip(group, error.scores, strict=True) if score]
+        failed = {
+            item.text_hash: "the model gave no number"
+            for item, score in zip(group, error.scores, strict=True)
+            if score is None
+        }
+        return pairs, failed
     except OperatorError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a text does to a model is its own matter
