@@ -11,9 +11,9 @@ from ops_pipeline.clients.protocols import Unscorable
 from ops_pipeline.domain.values import Score
 
 MAX_TOKENS = 128
-# Activations grow with the padded tokens of a batch: 2,048 of them keep a headline and its summary
-# by sixteen, headlines by 32, and the peak far below what the weights take.
-BATCH_TEXTS, BATCH_TOKENS = 32, 2_048
+# Activations grow with the padded tokens of a batch. Small batches also waste least on padding: of
+# those measured (docs/sentiment.md) these were the fastest, for headlines and with summaries.
+BATCH_TEXTS, BATCH_TOKENS = 8, 512
 
 Ids = list[int]
 Logits = Callable[[list[Ids]], list[list[float]]]
