@@ -29,8 +29,8 @@ install: .venv/.ready  ## set up .venv from the pinned constraints
 
 # FinBERT is exported by torch, which the demo and the fast tests do without.
 .venv/.tested: .venv/.ready
-	@echo "adding what the tests need: torch and transformers, a few minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,finbert]'
+	@echo "adding what the tests need: torch, transformers and what bench compares with, a few minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench,finbert]'
 	@touch $@
 
 demo: install  ## play a generated market day end to end, then open the UI on it (UI=0: do not)

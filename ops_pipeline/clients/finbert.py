@@ -14,6 +14,7 @@ from ops_pipeline.clients.finbert_folder import (
     labels_of,
     sha256_of,
     source_weights,
+    version_of,
 )
 from ops_pipeline.clients.finbert_onnx import available_cores
 from ops_pipeline.domain.errors import BadConfiguration
@@ -34,7 +35,9 @@ class TorchClassifier:
         self._threads = threads or available_cores()
         weights = source_weights(source)
         self._labels = labels_of(source.folder)
-        self.model = Model("finbert", source.name, source.revision, "fp32", sha256_of(weights))
+        digest = sha256_of(weights)
+        revision = version_of(source.revision, digest, "fp32")
+        self.model = Model("finbert", source.name, revision, "fp32", digest)
 
     def classify(self, texts: Sequence[str]) -> list[Score]:
         """One score for each text, in order; what is longer than 128 tokens is cut, and says so.

@@ -19,6 +19,7 @@ REPOSITORY = "ProsusAI/finbert"
 # A commit of the hub's repository, so that what is pulled never changes by itself. It was written
 # down by hand: only the hub can say whether it exists, and `model pull` asks for no other.
 REVISION = "4556d13015211d73dccd3fdd39d39232506f3e43"
+LOCAL = "local"
 LABELS = ("positive", "negative", "neutral")
 # In the order in which transformers takes them.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -44,7 +45,7 @@ class Source:
 def source_of(settings: Settings) -> Source:
     """Where FinBERT itself is, or would be: the folder that is named, else the pulled one."""
     if settings.finbert_path:
-        return Source(settings.finbert_path, settings.finbert_path.name, "local")
+        return Source(settings.finbert_path, settings.finbert_path.name, LOCAL)
     return Source(settings.models_dir / "finbert", REPOSITORY, REVISION)
 
 
@@ -131,6 +132,15 @@ def sha256_of(path: Path) -> str:
     with suppress(OSError):  # the folder may be read-only; then the next process reads again
         write_json(beside, {**key, "sha256": digest})
     return digest
+
+
+def version_of(revision: str, source_weights: str, precision: str) -> str:
+    """What tells the scores of a model apart: its revision, or its weights, and what is rounded.
+
+    Both backends score alike in fp32, so a text that one has scored is not scored again.
+    """
+    base = revision if revision != LOCAL else f"{LOCAL}-{source_weights[:12]}"
+    return base if precision == "fp32" else f"{base}+{precision}"
 
 
 def is_verified(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from ops_pipeline.clients.finbert_folder import (
     labels_of,
     read_json,
     sha256_of,
+    version_of,
 )
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.values import Model, Score
@@ -57,7 +58,7 @@ class OnnxClassifier:
         self.model = Model(
             "finbert-onnx",
             str(manifest.get("name")),
-            str(manifest.get("revision")),
+            version_of(str(manifest["revision"]), str(manifest["source_weights"]), chosen),
             chosen,
             sha256_of(self._weights),
         )
