@@ -139,6 +139,7 @@ def simulated(
     """The command line in simulated mode, where all that it asks is the sandbox."""
     variables = {
         "OPS_MODE": "simulated",
+        "OPS_SENTIMENT": "lexicon",
         "DATABASE_URL": database_url(live_databases),
         "ALPACA_DATA_URL": sandbox_url,
         "ALPACA_BASE_URL": f"{sandbox_url}/v2",

@@ -91,7 +91,8 @@ def test_a_model_is_known_by_the_hash_of_its_weights(
 ) -> None:
     folder = source.folder if backend == "finbert" else exported
     found = classifier_of(settings_of(backend)).model
-    assert found == Model(backend, "tiny", "local", "fp32", sha256_of(folder / weights))
+    revision = f"local-{sha256_of(source.folder / 'model.safetensors')[:12]}"
+    assert found == Model(backend, "tiny", revision, "fp32", sha256_of(folder / weights))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -61,8 +61,9 @@ def test_a_dispatcher_hurt_there_is_made_good_exactly_once(one_lane: Lane, point
 def test_a_planted_defect_is_caught_by_what_it_must_show(one_lane: Lane, defect: str) -> None:
     planted = DEFECTS[defect]
     injection = Injection(planted.point, 1, planted.fault, 1, with_broker=True)
-    counts = one_lane.run(injection, defect).counts
-    assert any(getattr(counts, problem) for problem in planted.shows)
+    # It shows where two processes meet, which on a busy machine they do not each time.
+    trials = (one_lane.run(injection, defect).counts for _ in range(TRIES))
+    assert any(getattr(counts, problem) for counts in trials for problem in planted.shows)
 
 
 def test_the_plan_is_the_same_each_time_and_holds_every_fault_of_every_point() -> None:
