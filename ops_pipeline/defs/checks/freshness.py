@@ -4,6 +4,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from ops_pipeline.defs.checks.results import result_of
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.bars import FRESH_SECONDS, age_seconds
 from ops_pipeline.storage.bars import newest_minute
@@ -19,18 +20,6 @@ NAME = "bars_are_fresh"
 def bars_are_fresh(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
     """Compare the newest bar with the present."""
     return result_of(evaluate(pipeline, pipeline.now()))
-
-
-def result_of(evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
-    """An evaluation as a run reports it; a sensor reports it as it is."""
-    return dg.AssetCheckResult(
-        asset_key=evaluation.asset_key,
-        check_name=evaluation.check_name,
-        passed=evaluation.passed,
-        severity=evaluation.severity,
-        description=evaluation.description,
-        metadata=evaluation.metadata,
-    )
 
 
 def evaluate(pipeline: Pipeline, now: datetime) -> dg.AssetCheckEvaluation:

@@ -5,10 +5,9 @@ from datetime import datetime
 
 import dagster as dg
 
-from ops_pipeline.defs.checks.freshness import result_of
+from ops_pipeline.defs.checks.results import evaluation_of, result_of
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.slo import KEY
-from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.machine import (
     CLOCK,
     DISK,
@@ -52,7 +51,7 @@ def evaluate(pipeline: Pipeline, now: datetime) -> list[dg.AssetCheckEvaluation]
     with pipeline.engine.connect() as connection:
         newest = newest_event(connection)
     return [
-        _evaluation(verdict)
+        evaluation_of(KEY, verdict, verdict.observed)
         for verdict in (clock_verdict(newest, now), disk_verdict(free_bytes(pipeline.settings)))
     ]
 
@@ -63,15 +62,3 @@ def notice(pipeline: Pipeline, before: Clocks, now: Clocks, at: datetime) -> Non
     if events:
         with pipeline.engine.begin() as connection:
             insert_events(connection, events)
-
-
-def _evaluation(verdict: Verdict) -> dg.AssetCheckEvaluation:
-    is_error = verdict.level is Level.CRITICAL
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(KEY),
-        check_name=verdict.name,
-        passed=verdict.is_normal,
-        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
-        description=verdict.finding,
-        metadata=dict(verdict.observed),
-    )

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from ops_pipeline.defs.checks.results import evaluation_of, result_of
 from ops_pipeline.defs.resources import Pipeline
-from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.sentiment import (
     COVERED,
     FOR_PRODUCTION,
@@ -47,12 +48,4 @@ def sentiment_checks(
 
 
 def _result(verdict: Verdict) -> dg.AssetCheckResult:
-    is_error = verdict.level is Level.CRITICAL
-    return dg.AssetCheckResult(
-        asset_key=SENTIMENT.name,
-        check_name=verdict.name,
-        passed=verdict.is_normal,
-        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
-        description=verdict.finding,
-        metadata=dict(verdict.observed),
-    )
+    return result_of(evaluation_of(SENTIMENT.name, verdict, verdict.observed))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from ops_pipeline.defs.checks.results import evaluation_of, result_of
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.slo import KEY
 from ops_pipeline.domain.acceptance import Level, Verdict
@@ -34,12 +35,5 @@ def slo_limits(
 
 
 def _result(verdict: Verdict, session: str = "none") -> dg.AssetCheckResult:
-    is_error = verdict.level is Level.CRITICAL
-    return dg.AssetCheckResult(
-        asset_key=KEY,
-        check_name=verdict.name,
-        passed=verdict.is_normal,
-        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
-        description=verdict.finding,
-        metadata={"session": session, "expected": verdict.expected, **verdict.observed},
-    )
+    said = {"session": session, "expected": verdict.expected, **verdict.observed}
+    return result_of(evaluation_of(KEY, verdict, said))

@@ -1,0 +1,35 @@
+"""From a verdict to what Dagster keeps of a check, reported by a run or by a sensor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from ops_pipeline.domain.acceptance import Level, Verdict
+
+
+def evaluation_of(
+    asset: str, verdict: Verdict, metadata: Mapping[str, Any]
+) -> dg.AssetCheckEvaluation:
+    """A verdict about an asset: what was found, and how bad it is."""
+    is_error = verdict.level is Level.CRITICAL
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(asset),
+        check_name=verdict.name,
+        passed=verdict.is_normal,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        description=verdict.finding,
+        metadata=dict(metadata),
+    )
+
+
+def result_of(evaluation: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
+    """An evaluation as a run reports it; a sensor reports it as it is."""
+    return dg.AssetCheckResult(
+        asset_key=evaluation.asset_key,
+        check_name=evaluation.check_name,
+        passed=evaluation.passed,
+        severity=evaluation.severity,
+        description=evaluation.description,
+        metadata=evaluation.metadata,
+    )
