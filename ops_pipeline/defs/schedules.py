@@ -56,6 +56,7 @@ REPEATED_SECONDS = 300
     cron_schedule="* * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Ask each minute for every minute of this session that is missing, as one run.",
 )
 def minute_schedule(
     context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
@@ -88,6 +89,7 @@ def minute_schedule(
     job=dispatch_job,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Start the dispatcher when a recommendation waits, and once a minute.",
 )
 def dispatch_sensor(
     context: dg.SensorEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
@@ -113,6 +115,7 @@ def dispatch_sensor(
 @dg.sensor(
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Report whether the bars are fresh, and which tickers wait for a person.",
 )
 def bars_sensor(
     context: dg.SensorEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
@@ -135,6 +138,7 @@ def bars_sensor(
 @dg.sensor(
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Report a sleep, a jump of the clock, and a disk that fills up.",
 )
 def machine_sensor(
     context: dg.SensorEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
@@ -214,6 +218,7 @@ retention_schedule = _live_schedule(
     cron_schedule="5 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Measure a session five minutes after its close.",
 )
 def slo_schedule(
     context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]

@@ -10,6 +10,8 @@ from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.values import Bar
 from ops_pipeline.storage.queries import query
 
+COLUMNS = ("ticker", "minute", "open", "high", "low", "close", "volume")
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -50,44 +52,16 @@ def insert_bars(
     Returns:
         How many bars were new, and how many other versions of known ones.
     """
-    rows = [
-        {
-            **_prices(bar),
-            "session_date": sessions[bar.minute],
-            "available_at": known_at(bar),
-            "feed": feed,
-            "origin": origin,
-        }
-        for bar in bars
-    ]
-    if not rows:
-        return Kept(0, 0)
-    known = known_minutes(connection, min(b.minute for b in bars), max(b.minute for b in bars))
-    fresh: list[dict[str, object]] = []
-    repeated: list[dict[str, object]] = []
-    for bar, row in zip(bars, rows, strict=True):
-        (repeated if (bar.ticker, bar.minute) in known else fresh).append(row)
-        known.add((bar.ticker, bar.minute))
-    if fresh:
-        connection.execute(query("bars", "insert_bars"), fresh)
-    if not repeated:
-        return Kept(len(fresh), 0)
-    # Most of an overlap says the same again, so that counting rows is cheaper than sending each.
-    before = _count_revisions(connection)
-    connection.execute(query("bars", "insert_revision"), repeated)
-    return Kept(len(fresh), _count_revisions(connection) - before)
-
-
-def _count_revisions(connection: Connection) -> int:
-    return int(connection.execute(query("bars", "count_revisions")).scalar_one())
-
-
-def known_minutes(
-    connection: Connection, first: datetime, last: datetime
-) -> set[tuple[str, datetime]]:
-    """Ticker and minute of the stored bars from the first minute to the last one."""
-    rows = connection.execute(query("bars", "known_minutes"), {"first": first, "last": last})
-    return {(row[0], row[1].astimezone(UTC)) for row in rows}
+    columns = {
+        **{name: [getattr(bar, name) for bar in bars] for name in COLUMNS},
+        "session_date": [sessions[bar.minute] for bar in bars],
+        "available_at": [known_at(bar) for bar in bars],
+    }
+    new = connection.execute(
+        query("bars", "insert_bars"), {**columns, "feed": feed, "origin": origin}
+    )
+    revisions = connection.execute(query("bars", "insert_revisions"), columns)
+    return Kept(new.rowcount, revisions.rowcount)
 
 
 def coverage(connection: Connection, first: date, last: date) -> dict[tuple[str, date], datetime]:
@@ -139,15 +113,3 @@ def newest_bars(connection: Connection, tickers: Sequence[str], now: datetime) -
         query("bars", "newest_bars"), {"tickers": list(tickers), "now": now}
     ).mappings()
     return {row["ticker"]: Bar(**{**row, "minute": row["minute"].astimezone(UTC)}) for row in rows}
-
-
-def _prices(bar: Bar) -> dict[str, object]:
-    return {
-        "ticker": bar.ticker,
-        "minute": bar.minute,
-        "open": bar.open,
-        "high": bar.high,
-        "low": bar.low,
-        "close": bar.close,
-        "volume": bar.volume,
-    }

@@ -72,6 +72,19 @@ def test_groups_are_the_words_of_the_stages(graph: AssetGraph) -> None:
     assert groups == {**{name: name for name in STAGES}, **own}
 
 
+def test_everything_that_the_ui_lists_says_what_it_is(definitions: dg.Definitions) -> None:
+    repository = definitions.get_repository_def()
+    graph = definitions.resolve_asset_graph()
+    said = {
+        **{key.to_user_string(): graph.get(key).description for key in graph.get_all_asset_keys()},
+        **{job.name: job.description for job in repository.get_all_jobs()},
+        **{each.name: each.description for each in repository.schedule_defs},
+        **{each.name: each.description for each in repository.sensor_defs},
+    }
+    silent = [name for name, description in said.items() if not description]
+    assert silent == ["__ASSET_JOB"], "only Dagster's own job may say nothing"
+
+
 @pytest.mark.parametrize("name", PARENTS)
 def test_lineage_is_that_of_the_flow(graph: AssetGraph, name: str) -> None:
     parents = {key.to_user_string() for key in graph.get(dg.AssetKey(name)).parent_keys}

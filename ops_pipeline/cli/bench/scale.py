@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_TICKERS = 10_000
 MAX_TICKS = 50
+# What grows; in the sandbox each ticker has a feed of its own.
+SHOWN = ("launch", "news", "bars", "features", "signals")
 
 
 def scale(
@@ -29,17 +31,7 @@ def scale(
     if as_json:
         print_json(found)
         return
-    columns = [
-        "tickers",
-        "seconds",
-        "longest",
-        "launch",
-        "bars",
-        "features",
-        "signals",
-        "CPU s",
-        "MB",
-    ]
+    columns = ["tickers", "seconds", "longest", *SHOWN, "CPU s", "MB"]
     rows = [list(line.values()) for line in found]
     out.print(table(f"a minute, medians of {ticks}", columns, rows))
     first, last = found[0], found[-1]
@@ -56,7 +48,7 @@ def _line(tickers: int, ticks: "list[Tick]") -> dict[str, Any]:
         "tickers": tickers,
         "seconds": at(ticks, 0.5),
         "longest": at(ticks, 1),
-        **{phase: typical(ticks, phase) for phase in ("launch", "bars", "features", "signals")},
+        **{phase: typical(ticks, phase) for phase in SHOWN},
         "cpu_seconds": sum(one.cpu_seconds for one in ticks) / len(ticks),
         "memory_mb": max(one.memory_mb for one in ticks),
     }

@@ -26,6 +26,8 @@ NAME = "bench"
 MAX_TICKS = 500
 # What the features look back over, and the ratio bars of a first minute.
 HISTORY = 180
+# Of them, those that all stages have made: the watchlist stands on them, and so do the signals.
+PLAYED = 15
 
 
 def tick(
@@ -65,7 +67,7 @@ def measured(ticks: int, stock: int, tickers: int, *, quiet: bool) -> "list[Tick
         progress(quiet=quiet or not err.is_terminal) as bars,
     ):
         shown = bars.add_task(f"history of {tickers:,} tickers", total=ticks + stock + 2)
-        return _in_turn(inside, ticks, stock, bars, shown)
+        return _in_turn(inside, tickers, ticks, stock, bars, shown)
 
 
 @contextmanager
@@ -86,15 +88,18 @@ def _installed(settings: Settings, tickers: int) -> Iterator[Settings]:
 
 
 def _in_turn(
-    inside: Settings, ticks: int, stock: int, bars: Progress, shown: TaskID
+    inside: Settings, tickers: int, ticks: int, stock: int, bars: Progress, shown: TaskID
 ) -> "list[Tick]":
+    from ops_pipeline.defs.bench.bars import put_history
     from ops_pipeline.defs.bench.tick import OURS, STOCK, lab_of, measure
 
     ways = [OURS] * (ticks + 1) if not stock else _order(OURS, ticks + 1, STOCK, stock + 1)
     calendar = inside.mode.calendar
     minute = newest_closed_minute(clock()) - len(ways) * MINUTE
+    played = minute - PLAYED * MINUTE
+    put_history(inside, tickers, minute - HISTORY * MINUTE, played - MINUTE)
     with player_of(inside) as player:
-        player.minutes(minute - HISTORY * MINUTE, minute - MINUTE)
+        player.minutes(played, minute - MINUTE)
     found, seen = [], set[str]()
     with ExitStack() as stack:
         used = [way for way in (OURS, STOCK) if way in ways]

@@ -12,18 +12,19 @@ from ops_pipeline.clients.alpaca_http import RateBudget
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.defs.assets.bars import OVERLAP
-from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.defs.resources import Pipeline, bar_known_at
 from ops_pipeline.defs.tick import tick
 from ops_pipeline.domain.session import MINUTE, newest_closed_minute
 from ops_pipeline.domain.stages import BARS
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.processes import wait_until
+from ops_pipeline.proofs.throughput import settle
 from ops_pipeline.sandbox.live import UnfoldingMarket
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS
 from ops_pipeline.sandbox.server import serve
 from ops_pipeline.sandbox.world import SandboxWorld
 from ops_pipeline.settings import Settings
-from ops_pipeline.storage.bars import mark_answered
+from ops_pipeline.storage.bars import insert_bars, mark_answered
 from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.universe import replace_universe
@@ -64,6 +65,33 @@ def track(settings: Settings, count: int) -> None:
     """Make these tickers the universe of a scratch."""
     with opened(settings) as engine, engine.begin() as connection:
         replace_universe(connection, tickers_of(symbols(count)))
+
+
+def put_history(settings: Settings, count: int, first: datetime, last: datetime) -> None:
+    """The bars of these minutes, both included, as if each had come when it was settled.
+
+    They are those that a sandbox of so many tickers serves; nothing else is made of the minutes.
+    """
+    pipeline, tickers = Pipeline(settings), symbols(count)
+    market = UnfoldingMarket(clock, tickers)
+    pairs = list(pipeline.calendar.minutes_between(first, last + MINUTE))
+    days = {minute: session.day for session, minute in pairs}
+    sessions = dict.fromkeys(session for session, _ in pairs)
+    before = pipeline.calendar.before(pairs[0][0].day)
+    for at in range(0, count, CHUNK):
+        part = tickers[at : at + CHUNK]
+        with pipeline.engine.begin() as connection:
+            insert_bars(
+                connection,
+                [bar for ticker in part for bar in market.bars(ticker, first, last)],
+                days,
+                lambda bar: bar_known_at(bar.minute),
+                feed=pipeline.market.bars.feed,
+                origin=pipeline.market.origin,
+            )
+            mark_answered(connection, part, [before, *sessions], last + MINUTE)
+    settle(pipeline.engine)
+    pipeline.engine.dispose()
 
 
 @contextmanager

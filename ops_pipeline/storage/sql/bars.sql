@@ -1,46 +1,62 @@
 -- name: insert_bars
--- Keep the first complete version of each bar.
+-- Keep the first complete version of each bar; of two in one batch, too.
 insert into bars_1m (
-    ticker, minute, session_date, open, high, low, close, volume, feed, origin, available_at
+    ticker, minute, session_date, open, high, low, close, volume, available_at, feed, origin
 )
-values (
-    :ticker, :minute, :session_date, :open, :high, :low, :close, :volume, :feed, :origin, :available_at
-)
+select
+    made.ticker,
+    made.minute,
+    made.session_date,
+    made.open,
+    made.high,
+    made.low,
+    made.close,
+    made.volume,
+    made.available_at,
+    :feed as feed,
+    :origin as origin
+from
+    unnest(
+        cast(:ticker as text[]),
+        cast(:minute as timestamptz[]),
+        cast(:session_date as date[]),
+        cast(:open as double precision[]),
+        cast(:high as double precision[]),
+        cast(:low as double precision[]),
+        cast(:close as double precision[]),
+        cast(:volume as bigint[]),
+        cast(:available_at as timestamptz[])
+    ) as made (ticker, minute, session_date, open, high, low, close, volume, available_at)
 on conflict (ticker, minute) do nothing;
 
--- name: insert_revision
--- Keep a later version of a bar beside the first one, where it says something else.
+-- name: insert_revisions
+-- Keep later versions of bars beside the first one, where they say something else.
 insert into bar_revisions (ticker, minute, open, high, low, close, volume, available_at)
 select
-    :ticker,
-    :minute,
-    :open,
-    :high,
-    :low,
-    :close,
-    :volume,
-    :available_at
+    made.ticker,
+    made.minute,
+    made.open,
+    made.high,
+    made.low,
+    made.close,
+    made.volume,
+    made.available_at
+from
+    unnest(
+        cast(:ticker as text[]),
+        cast(:minute as timestamptz[]),
+        cast(:open as double precision[]),
+        cast(:high as double precision[]),
+        cast(:low as double precision[]),
+        cast(:close as double precision[]),
+        cast(:volume as bigint[]),
+        cast(:available_at as timestamptz[])
+    ) as made (ticker, minute, open, high, low, close, volume, available_at)
+inner join bars_1m as kept on made.ticker = kept.ticker and made.minute = kept.minute
 where
-    exists (
-        select 1
-        from bars_1m as kept
-        where
-            kept.ticker = :ticker and kept.minute = :minute
-            and (kept.open, kept.high, kept.low, kept.close, kept.volume)
-            is distinct from (
-                cast(:open as double precision), cast(:high as double precision),
-                cast(:low as double precision), cast(:close as double precision), cast(:volume as bigint)
-            )
-    )
+    (kept.open, kept.high, kept.low, kept.close, kept.volume)
+    is distinct from (made.open, made.high, made.low, made.close, made.volume)
 on conflict do nothing;
-
--- name: known_minutes
--- The bars that are stored already, from the first minute to the last one.
-select
-    ticker,
-    minute
-from bars_1m
-where minute between :first and :last;
 
 -- name: newest_bars
 -- The newest bar of each of these tickers that was known at :now.
@@ -121,10 +137,6 @@ inner join lateral (
     limit 1
 ) as earlier on true
 order by wanted.ticker;
-
--- name: count_revisions
--- How many other versions of bars are kept.
-select count(*) from bar_revisions;
 
 -- name: newest_minute
 -- The newest minute of which a bar was known at :now.
