@@ -37,22 +37,27 @@ MARKS = {
 }
 # These begin before all others, in this order: the last to end would be waited for alone.
 LONGEST = (
-    "defs/test_full_day.py",
     "proofs/test_chaos.py",
+    "defs/test_whole_session.py",
     "cli/test_up.py",
     "cli/test_backfill.py",
-    "cli/test_proofs.py",
     "cli/test_bench_tick.py",
     "defs/test_launchers.py",
-    "defs/test_half_day.py",
-    "defs/test_lookahead.py",
-    "defs/test_parity.py",
-    "defs/test_ingest.py",
-    "acceptance/test_generated_day.py",
-    "cli/test_ingest_verbs.py",
+    "cli/test_proofs.py",
+    "cli/test_bench_day.py",
     "cli/test_bench_dispatch.py",
+    "defs/test_slo.py",
+    "defs/test_parity.py",
+    "cli/test_model.py",
+    "dbt/test_features_against_pandas.py",
+    "acceptance/test_generated_day.py",
+    "engine/test_partitions.py",
+    "defs/test_lookahead.py",
     "dispatcher/test_machine.py",
+    "clients/test_finbert_models.py",
     "engine/test_launcher.py",
+    "defs/test_ingest.py",
+    "cli/test_ingest_verbs.py",
 )
 
 

@@ -37,14 +37,6 @@ def as_range_by_hand(world: World, minutes: Sequence[datetime]) -> None:
     world.dispatch(minutes)
 
 
-def as_minutes_at_both_ends_by_hand(world: World, minutes: Sequence[datetime]) -> None:
-    """Minute after minute around the open and the close, and what is between them as a range."""
-    opening, closing = minutes[:10], minutes[-50:]
-    as_minutes_by_hand(world, opening)
-    as_range_by_hand(world, minutes[10:-50])
-    as_minutes_by_hand(world, closing)
-
-
 def hashes(template: Settings, day: date, play: Play, *pieces: slice) -> dict[str, str]:
     """What a play of these pieces of a generated day comes to."""
     with open_world(template) as world:
@@ -60,11 +52,3 @@ def require_rows(found: dict[str, str], *, executions: bool = True) -> None:
     empty = {name for name, digest in found.items() if digest.startswith("0 ")}
     allowed = {"bar_revisions", "quarantines"} | (set() if executions else {"dispatch_executions"})
     assert empty <= allowed
-
-
-def require_equal_plays(template: Settings, day: date, play: Play) -> None:
-    """A whole day that is played so comes to what one range of it comes to."""
-    ranged = hashes(template, day, as_range_by_hand, slice(None))
-    single = hashes(template, day, play, slice(None))
-    require_rows(ranged)
-    assert single == ranged

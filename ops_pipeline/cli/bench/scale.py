@@ -31,8 +31,8 @@ def scale(
     if as_json:
         print_json(found)
         return
-    columns = ["tickers", "seconds", "longest", *SHOWN, "CPU s", "MB"]
-    rows = [list(line.values()) for line in found]
+    columns = ["tickers", "seconds", *SHOWN, "CPU s", "MB"]
+    rows = [[one for name, one in line.items() if name != "longest"] for line in found]
     out.print(table(f"a minute, medians of {ticks}", columns, rows))
     first, last = found[0], found[-1]
     if len(found) > 1:
