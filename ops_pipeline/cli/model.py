@@ -224,15 +224,7 @@ def _show_verified(found: Verified) -> None:
 
 
 def _show_measured(found: list[speed.Measured], rounds: int) -> None:
-    columns = [
-        "way",
-        "headlines",
-        "a CPU-second",
-        "to naive",
-        "start, CPU-s",
-        "peak MB",
-        "off naive",
-    ]
+    columns = ["way", "texts", "a CPU-s", "to naive", "start", "peak MB", "off naive"]
     rows = [
         [
             one.way,
@@ -246,5 +238,5 @@ def _show_measured(found: list[speed.Measured], rounds: int) -> None:
         for one in found
     ]
     out.print(table(f"one thread, CPU time, median of {rounds} rounds in turn", columns, rows))
-    say("start: imports, loading and the first text; off naive: largest difference of a score")
+    say("start: CPU-s of imports, loading and the first text; off naive: of a score, at most")
     say(f"{speed.PADDED}: for information; nobody should, and examples do")
