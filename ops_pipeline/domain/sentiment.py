@@ -8,9 +8,13 @@ from ops_pipeline.domain.values import Model, Score
 CONFIDENT_PROBABILITY = 0.65
 # A text that could not be scored so often, or ended the process, is given up.
 MOST_ATTEMPTS = 3
-SCORED, FOR_PRODUCTION = "news_are_scored", "sentiment_is_by_a_model"
+SCORED, LINKED = "news_are_scored", "news_name_tickers"
+FOR_PRODUCTION = "sentiment_is_by_a_model"
 # Stories of the last day count, but for those that came in a moment ago.
 COVERED, SCORED_WITHIN, LEAST_SCORED = timedelta(days=1), timedelta(minutes=3), 0.95
+# A feed about anything else, or names that are not the universe's, link nothing. Fewer stories
+# than this say nothing.
+LEAST_LINKED, FEW_STORIES = 0.05, 20
 
 
 def score_of_compound(compound: float) -> Score:
@@ -25,21 +29,32 @@ def score_of_compound(compound: float) -> Score:
     return Score(positive, negative, 1.0 - strength)
 
 
-def scored_verdict(stories: int, scored: int, linked: int, waiting: int, given_up: int) -> Verdict:
+def scored_verdict(stories: int, scored: int, waiting: int, given_up: int) -> Verdict:
     """Whether the stories of the last day are scored, and nothing was given up."""
     observed = {
         "stories": stories,
         "scored": scored,
-        "linked": linked,
         "waiting": waiting,
         "given_up": given_up,
     }
     expected = f">= {LEAST_SCORED:.0%} of the stories of the last day, none given up"
-    found = f"{scored} of {stories} scored, {linked} name a ticker, {waiting} wait"
+    found = f"{scored} of {stories} scored, {waiting} wait"
     if given_up:
         found += f", {given_up} given up"
     is_normal = scored >= LEAST_SCORED * stories and not given_up
     return Verdict(SCORED, Level.NORMAL if is_normal else Level.PROBLEM, found, observed, expected)
+
+
+def linked_verdict(stories: int, linked: int) -> Verdict:
+    """Whether the stories of the last day speak of the universe at all."""
+    is_normal = stories < FEW_STORIES or linked >= LEAST_LINKED * stories
+    return Verdict(
+        LINKED,
+        Level.NORMAL if is_normal else Level.PROBLEM,
+        f"{linked} of {stories} name a ticker",
+        {"stories": stories, "linked": linked},
+        f">= {LEAST_LINKED:.0%} of the stories of the last day, from {FEW_STORIES} stories on",
+    )
 
 
 def model_verdict(model: Model, *, is_production: bool) -> Verdict:

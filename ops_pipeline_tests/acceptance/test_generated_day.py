@@ -121,10 +121,10 @@ def test_no_position_is_left_at_the_close(installation: Installation) -> None:
     assert installation.day["entries"] > 0
 
 
-def test_the_five_queries_and_the_eight_other_checks_are_normal(installation: Installation) -> None:
+def test_the_five_queries_and_the_nine_other_checks_are_normal(installation: Installation) -> None:
     found = {check["name"]: check["level"] for check in installation.report["checks"]}
     assert set(found) > set(NAMES)
-    assert list(found.values()) == ["normal"] * 13
+    assert list(found.values()) == ["normal"] * 14
 
 
 def test_dagster_keeps_a_materialization_of_each_minute_of_each_asset(
@@ -147,7 +147,7 @@ def test_dagster_keeps_the_checks_as_passed(installation: Installation) -> None:
         select count(distinct check_name), count(*) filter (where execution_status <> 'SUCCEEDED')
         from asset_check_executions""",
     )
-    assert found == [(13, 0)]
+    assert found == [(14, 0)]
 
 
 def test_every_run_of_dagster_succeeded_and_carries_its_mode(installation: Installation) -> None:

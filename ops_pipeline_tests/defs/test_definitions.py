@@ -179,9 +179,9 @@ def test_slo_job_measures_and_judges(definitions: dg.Definitions) -> None:
     assert {key.name for key in layer.asset_graph.asset_check_keys} == {*NAMES, CLOCK, DISK}
 
 
-def test_acceptance_job_has_all_thirteen_checks(definitions: dg.Definitions) -> None:
+def test_acceptance_job_has_all_fourteen_checks(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_job_def("acceptance_job").asset_layer.asset_graph
-    assert len(graph.asset_check_keys) == 13
+    assert len(graph.asset_check_keys) == 14
 
 
 # Imports, each in a process of its own.

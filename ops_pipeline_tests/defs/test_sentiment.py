@@ -165,15 +165,27 @@ def test_the_check_tells_what_waits_and_what_was_given_up(live: World) -> None:
     tell(live, 19)
     run(live, Scripted())
     told = checks(live)["news_are_scored"]
-    assert (told.passed, told.description) == (True, "19 of 19 scored, 0 name a ticker, 0 wait")
+    assert (told.passed, told.description) == (True, "19 of 19 scored, 0 wait")
     tell(live, 2, "Later")
     told = checks(live)["news_are_scored"]
-    assert (told.passed, told.description) == (False, "19 of 21 scored, 0 name a ticker, 2 wait")
+    assert (told.passed, told.description) == (False, "19 of 21 scored, 2 wait")
+
+
+def test_the_check_tells_how_many_stories_name_a_ticker(live: World) -> None:
+    tell(live, 30)
+    run(live, Scripted())
+    told = checks(live)["news_name_tickers"]
+    assert (told.passed, told.description) == (False, "0 of 30 name a ticker")
+    tell(live, 10, "Apple")
+    run(live, Scripted())
+    told = checks(live)["news_name_tickers"]
+    assert (told.passed, told.description) == (True, "10 of 40 name a ticker")
 
 
 def test_no_news_is_no_problem(live: World) -> None:
     run(live, Scripted())
     assert checks(live)["news_are_scored"].passed
+    assert checks(live)["news_name_tickers"].passed
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops_pipeline.domain.sentiment import score_of_compound, scored_verdict
+from ops_pipeline.domain.sentiment import linked_verdict, score_of_compound, scored_verdict
 from ops_pipeline.domain.values import Score
 
 
@@ -64,5 +64,19 @@ def test_stories_are_scored_when_nearly_all_are_and_none_is_given_up(
     given_up: int,
     is_normal: bool,  # noqa: FBT001
 ) -> None:
-    verdict = scored_verdict(stories, scored, linked=0, waiting=0, given_up=given_up)
+    verdict = scored_verdict(stories, scored, waiting=0, given_up=given_up)
     assert verdict.is_normal == is_normal
+
+
+@pytest.mark.parametrize(
+    ("stories", "linked", "is_normal"),
+    [(0, 0, True), (19, 0, True), (20, 0, False), (301, 0, False), (100, 5, True), (100, 4, False)],
+)
+def test_stories_that_speak_of_nothing_in_the_universe_are_a_problem(
+    stories: int,
+    linked: int,
+    is_normal: bool,  # noqa: FBT001
+) -> None:
+    verdict = linked_verdict(stories, linked)
+    assert verdict.is_normal == is_normal
+    assert verdict.finding == f"{linked} of {stories} name a ticker"

@@ -1,4 +1,4 @@
-"""The stories are scored, and in production by a model."""
+"""The stories are scored, in production by a model, and speak of the universe."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,10 @@ from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.sentiment import (
     COVERED,
     FOR_PRODUCTION,
+    LINKED,
     SCORED,
     SCORED_WITHIN,
+    linked_verdict,
     model_verdict,
     scored_verdict,
 )
@@ -25,6 +27,11 @@ SPECS = [
         SCORED,
         asset=SENTIMENT.name,
         description="The stories of the last day are scored, and no text was given up.",
+    ),
+    dg.AssetCheckSpec(
+        LINKED,
+        asset=SENTIMENT.name,
+        description="The stories of the last day speak of tickers of the universe.",
     ),
     dg.AssetCheckSpec(
         FOR_PRODUCTION,
@@ -43,7 +50,8 @@ def sentiment_checks(
     with pipeline.engine.connect() as connection:
         found = coverage(connection, model, now - COVERED, now - SCORED_WITHIN)
         rest = backlog(connection, model)
-    yield _result(scored_verdict(**found.__dict__, **rest.__dict__))
+    yield _result(scored_verdict(found.stories, found.scored, **rest.__dict__))
+    yield _result(linked_verdict(found.stories, found.linked))
     yield _result(model_verdict(model, is_production=pipeline.mode in PRODUCTION))
 
 
