@@ -26,7 +26,8 @@ from ops_pipeline.domain.thresholds import (
 )
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
-KEEPER, SANDBOX, CODE, DAEMON, WEB = "keeper", "sandbox", "code", "daemon", "web"
+KEEPER, SANDBOX, STREAM = "keeper", "sandbox", "stream"
+CODE, DAEMON, WEB = "code", "daemon", "web"
 DEFAULT_BASE_NAME = "ops_pipeline"
 # Of the server that plays a market on this machine; they open nothing else.
 SANDBOX_KEY, SANDBOX_SECRET = "sandbox-key", "sandbox-secret"
@@ -54,7 +55,13 @@ class Mode(StrEnum):
     def processes(self) -> tuple[str, ...]:
         """The background processes of this mode; the first starts the others, in this order."""
         own = (SANDBOX,) if self is Mode.SANDBOX else ()
-        return (KEEPER, *own, CODE, DAEMON, WEB)
+        followed = (STREAM,) if self.is_followed else ()
+        return (KEEPER, *own, CODE, DAEMON, WEB, *followed)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether there is an account at a broker, which the trade stream follows."""
+        return self in (Mode.SANDBOX, Mode.ALPACA_PAPER)
 
     @property
     def calendar(self) -> Calendar:

@@ -226,7 +226,7 @@ def test_mode_alpaca_paper_is_live_on_the_exchanges_calendar_with_databases_of_i
     settings = loaded("alpaca-paper", DATABASE_URL="postgresql://127.0.0.1/ops_pipeline")
     mode = settings.mode
     assert (mode, mode.is_live) == (Mode.ALPACA_PAPER, True)
-    assert mode.processes == ("keeper", "code", "daemon", "web")
+    assert mode.processes == ("keeper", "code", "daemon", "web", "stream")
     assert mode.calendar.name == "XNYS"
     assert settings.pipeline_database == "ops_pipeline_alpaca_paper"
     assert settings.dagster_database == "ops_pipeline_alpaca_paper_dagster"

@@ -19,6 +19,7 @@ from ops_pipeline.cli.purge import purge
 from ops_pipeline.cli.replay import replay
 from ops_pipeline.cli.sandbox import sandbox
 from ops_pipeline.cli.slo import slo
+from ops_pipeline.cli.stream import trade_stream
 from ops_pipeline.domain.errors import OperatorError
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.command()(watch.status)
 app.command()(watch.check)
 app.command()(slo)
 app.command()(doctor)
+app.command()(trade_stream)
 app.command()(trading.halt)
 app.command()(trading.reduce)
 app.command()(trading.resume)

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-from decimal import Decimal
-from math import isfinite
+from datetime import datetime
 from typing import Any
 
 from alpaca.common.exceptions import APIError
@@ -14,6 +12,17 @@ from alpaca.trading.enums import OrderClass, OrderSide, TimeInForce
 from alpaca.trading.requests import MarketOrderRequest
 from urllib3.exceptions import HTTPError
 
+from ops_pipeline.clients.alpaca_fields import (
+    SIDES,
+    STATES,
+    Unreadable,
+    float_of,
+    number_of,
+    price_of,
+    shares_of,
+    text_of,
+    time_of,
+)
 from ops_pipeline.clients.alpaca_http import (
     KEYS,
     AlpacaSilent,
@@ -52,31 +61,6 @@ _TAKEN = ("clientorderid", "unique", "duplicate")
 CLIENT_ID = "client_order_id"
 REPLACED = "replaced"
 MAX_REPLACEMENTS = 2
-# What the database has room for.
-MAX_SHARES = 2**31 - 1
-# The longest of Alpaca's texts that are read here is an id of the client's.
-MAX_TEXT = 128
-SIDES = ("buy", "sell")
-# Alpaca's words; where one means that it works on an order, a part may be filled already.
-STATES = {
-    "new": OrderState.ACKED,
-    "accepted": OrderState.ACKED,
-    "pending_new": OrderState.ACKED,
-    "pending_review": OrderState.ACKED,
-    "accepted_for_bidding": OrderState.ACKED,
-    "held": OrderState.ACKED,
-    "stopped": OrderState.ACKED,
-    "calculated": OrderState.ACKED,
-    "suspended": OrderState.ACKED,
-    "pending_cancel": OrderState.ACKED,
-    "pending_replace": OrderState.ACKED,
-    "done_for_day": OrderState.ACKED,
-    "partially_filled": OrderState.PARTIAL,
-    "filled": OrderState.FILLED,
-    "canceled": OrderState.CANCELED,
-    "expired": OrderState.CANCELED,
-    "rejected": OrderState.REJECTED,
-}
 ACTIVE = "ACTIVE"
 BLOCKS = ("trading_blocked", "account_blocked", "trade_suspended_by_user")
 
@@ -130,7 +114,7 @@ class AlpacaOrders:
             raise answer
         try:
             return _account(answer)
-        except _Unreadable as error:
+        except Unreadable as error:
             raise AlpacaSilent(f"its account cannot be read ({error})") from None
 
     def submit(self, ticket: OrderTicket) -> OrderReport:
@@ -181,8 +165,8 @@ class AlpacaOrders:
     def _replacement(self, order: Order) -> Order:
         """The order that came in the place of another; it has a client's id of its own."""
         try:
-            replaced_by, filled = _text(order, "replaced_by"), _shares(order, "filled_qty")
-        except _Unreadable as error:
+            replaced_by, filled = text_of(order, "replaced_by"), shares_of(order, "filled_qty")
+        except Unreadable as error:
             raise _unknown(error) from None
         if filled:
             raise OrderUnknown("the order was replaced after a part of it had been filled")
@@ -235,10 +219,6 @@ class AlpacaOrders:
             return AlpacaSilent(f"what it sends cannot be read ({type(error).__name__})")
 
 
-class _Unreadable(Exception):
-    """A field of an answer is missing, or holds what it cannot hold; the text is its name."""
-
-
 def _require_paper(url: str) -> None:
     if url != PAPER_URL and not _THIS_MACHINE.fullmatch(url):
         raise Unsafe(
@@ -267,7 +247,7 @@ def _is_of_taken_id(words: str) -> bool:
     return any(sign in letters for sign in _TAKEN)
 
 
-def _unknown(error: _Unreadable) -> OrderUnknown:
+def _unknown(error: Unreadable) -> OrderUnknown:
     return OrderUnknown(f"Alpaca's answer cannot be read ({error})")
 
 
@@ -282,33 +262,33 @@ def _report(order: Order, client_order_id: str) -> OrderReport:
     """What Alpaca says of an order that was handed over under this id."""
     try:
         return _read(order, client_order_id)
-    except _Unreadable as error:
+    except Unreadable as error:
         raise _unknown(error) from None
 
 
 def _read(order: Order, client_order_id: str) -> OrderReport:
-    quantity, filled = _shares(order, "qty"), _shares(order, "filled_qty")
-    side, state = _text(order, "side"), _state(order, quantity, filled)
+    quantity, filled = shares_of(order, "qty"), shares_of(order, "filled_qty")
+    side, state = text_of(order, "side"), _state(order, quantity, filled)
     if side not in SIDES:
-        raise _Unreadable("side")
+        raise Unreadable("side")
     is_named = state in (OrderState.CANCELED, OrderState.REJECTED)
     return OrderReport(
-        OrderTicket(client_order_id, _text(order, "symbol"), side, quantity),
-        _text(order, "id"),
+        OrderTicket(client_order_id, text_of(order, "symbol"), side, quantity),
+        text_of(order, "id"),
         state,
         filled,
-        _price(order, "filled_avg_price") if filled else None,
+        price_of(order, "filled_avg_price") if filled else None,
         _filled_at(order, state) if filled else None,
         f"Alpaca calls it {order['status']}" if is_named else "",
     )
 
 
 def _state(order: Order, quantity: int, filled: int) -> OrderState:
-    state = STATES.get(_text(order, "status"))
+    state = STATES.get(text_of(order, "status"))
     if state is None:
-        raise _Unreadable("status")
+        raise Unreadable("status")
     if not quantity or filled > quantity:
-        raise _Unreadable(f"{filled} of {quantity} shares filled")
+        raise Unreadable(f"{filled} of {quantity} shares filled")
     if state is OrderState.ACKED and filled:
         state = OrderState.PARTIAL
     fits = {
@@ -317,7 +297,7 @@ def _state(order: Order, quantity: int, filled: int) -> OrderState:
         OrderState.REJECTED: filled == 0,
     }
     if not fits.get(state, True):
-        raise _Unreadable(f"{state} with {filled} of {quantity} shares filled")
+        raise Unreadable(f"{state} with {filled} of {quantity} shares filled")
     return state
 
 
@@ -325,65 +305,15 @@ def _filled_at(order: Order, state: OrderState) -> datetime | None:
     """When it was filled; a part of an order need not have a time."""
     if order.get("filled_at") is None and state is not OrderState.FILLED:
         return None
-    return _time(order, "filled_at")
+    return time_of(order, "filled_at")
 
 
 def _account(answer: Any) -> BrokerAccount:
     if not isinstance(answer, dict):
-        raise _Unreadable("no account")
+        raise Unreadable("no account")
     blocks = [answer.get(name) for name in BLOCKS]
     if not all(isinstance(block, bool) for block in blocks):
-        raise _Unreadable(", ".join(BLOCKS))
-    is_blocked = any(blocks) or _text(answer, "status") != ACTIVE
-    number, equity = _text(answer, "account_number"), _number(answer, "equity")
-    return BrokerAccount(number, _float(equity, "equity"), is_blocked)
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
-        raise _Unreadable(name)
-    return value
-
-
-def _number(fields: dict[str, Any], name: str) -> Decimal:
-    """A finite number, which Alpaca writes as text, and sometimes as a number."""
-    value = fields.get(name)
-    if isinstance(value, str | int | float):
-        with suppress(ArithmeticError, ValueError):
-            number = Decimal(str(value))
-            if number.is_finite():
-                return number
-    raise _Unreadable(name)
-
-
-def _float(number: Decimal, name: str) -> float:
-    # What is finite as text may be too large for a float.
-    value = float(number)
-    if not isfinite(value):
-        raise _Unreadable(name)
-    return value
-
-
-def _shares(fields: dict[str, Any], name: str) -> int:
-    number = _number(fields, name)
-    # The bounds first: of too large a number there is no remainder.
-    if not 0 <= number <= MAX_SHARES or number % 1:
-        raise _Unreadable(name)
-    return int(number)
-
-
-def _price(fields: dict[str, Any], name: str) -> float:
-    """A price in USD."""
-    price = _float(_number(fields, name), name)
-    if price <= 0:
-        raise _Unreadable(name)
-    return price
-
-
-def _time(fields: dict[str, Any], name: str) -> datetime:
-    with suppress(ValueError, OverflowError):
-        at = datetime.fromisoformat(_text(fields, name))
-        if at.tzinfo:
-            return at.astimezone(UTC)
-    raise _Unreadable(name)
+        raise Unreadable(", ".join(BLOCKS))
+    is_blocked = any(blocks) or text_of(answer, "status") != ACTIVE
+    number, equity = text_of(answer, "account_number"), number_of(answer, "equity")
+    return BrokerAccount(number, float_of(equity, "equity"), is_blocked)

@@ -29,6 +29,7 @@ from ops_pipeline.settings import (
     KEEPER,
     PROJECT_DIR,
     SANDBOX,
+    STREAM,
     WEB,
     Mode,
     Settings,
@@ -191,6 +192,7 @@ def _words(settings: Settings, port: int, market: Sequence[str]) -> dict[str, li
         ],
         DAEMON: ["ops_pipeline.engine.daemon", "-w", workspace],
         WEB: ["ops_pipeline.engine.web", "--port", str(port), "-w", workspace],
+        STREAM: ["ops_pipeline", "trade-stream"],
     }
 
 

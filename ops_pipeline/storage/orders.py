@@ -139,6 +139,11 @@ def take_denied(
     return _taken(connection, "take_denied", parameters)
 
 
+def take_told(connection: Connection, client_order_id: str) -> TakenOrder | None:
+    """The order of which the broker has told, whoever asks about it; None where it is not ours."""
+    return _taken(connection, "take_told", {"client_order_id": client_order_id})
+
+
 def record(
     connection: Connection, order: TakenOrder, report: OrderReport, *, not_found: int = 0
 ) -> bool:

@@ -173,7 +173,7 @@ def test_doctor_in_sandbox_mode_looks_at_everything_once(
     answer = alone("doctor", "--mode", "sandbox")
     feeds = [f"feed sandbox/{name}" for name in ("markets", *sorted(DEFAULT_TICKERS))]
     good = ["database", "migrations", "alpaca bars", "alpaca clock", *feeds, "model", "disk"]
-    down = ["keeper", "sandbox", "code", "daemon", "web"]
+    down = ["keeper", "sandbox", "code", "daemon", "web", "stream"]
     assert healths(answer, *good) == dict.fromkeys(good, "ok")
     assert list(lines(answer)) == [*good, *down]
     assert len(answer.out.splitlines()) == 1 + len(good) + len(down)

@@ -3,8 +3,13 @@
 import pytest
 
 from ops_pipeline.settings import Settings
-from ops_pipeline_tests.defs.plays import HALF_DAY, as_minutes_by_hand, as_range_by_hand, hashes
-from ops_pipeline_tests.defs.plays import require_rows
+from ops_pipeline_tests.defs.plays import (
+    HALF_DAY,
+    as_minutes_by_hand,
+    as_range_by_hand,
+    hashes,
+    require_rows,
+)
 
 
 @pytest.mark.slow

@@ -97,6 +97,13 @@ from next
 where taken.recommendation_id = next.recommendation_id
 returning taken.*;
 
+-- name: take_told
+-- Take an order of which the broker has told by itself; who asks about it just now has asked in vain.
+update order_intents as taken
+set epoch = taken.epoch + 1, asked_at = clock_timestamp()
+where taken.client_order_id = :client_order_id and taken.posted_at is not null
+returning taken.*;
+
 -- name: record
 -- Keep what was learnt of an order, under the claim by which it was asked about.
 update order_intents

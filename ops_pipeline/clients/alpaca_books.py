@@ -1,0 +1,292 @@
+"""What Alpaca's paper account holds and was asked for, by request; and its frames, read."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from alpaca.common.exceptions import APIError
+from alpaca.trading.client import TradingClient
+
+from ops_pipeline.clients.alpaca_fields import (
+    SIDES,
+    STATES,
+    Unreadable,
+    number_of,
+    text_of,
+    time_of,
+)
+from ops_pipeline.clients.alpaca_http import (
+    AlpacaSilent,
+    Patience,
+    PatientAdapter,
+    RateBudget,
+    patient,
+    refusal,
+)
+from ops_pipeline.domain.orders import OrderState
+from ops_pipeline.domain.stream import FILLS, ZERO, BrokerEvent, BrokerOrder, Holding
+from ops_pipeline.settings import AlpacaAccess
+
+ASKING = Patience(connect=3.0, read=10.0, total=20.0, attempts=3, first_wait=0.5)
+ORDERS_A_PAGE, FILLS_A_PAGE = 500, 100
+# An account of paper trades has no more; one that repeats its pages for ever has.
+MAX_PAGES = 200
+MAX_AMOUNT = Decimal(2**53)
+STREAM, REPLACED = "trade_updates", "replaced"
+# Longer frames are of an order.
+LONGEST_CONTROL = 300
+CONTROL = frozenset({"authorization", "listening"})
+EVENTS = FILLS | frozenset(
+    {
+        *("new", "accepted", "pending_new", "canceled", "expired", "rejected", "replaced"),
+        *("done_for_day", "stopped", "suspended", "calculated", "held", "restated"),
+        *("pending_cancel", "pending_replace", "order_cancel_rejected", "order_replace_rejected"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Update:
+    """A frame that tells of an order."""
+
+    event: BrokerEvent
+    order: BrokerOrder
+
+
+@dataclass(frozen=True)
+class Books:
+    """What an account was asked for and holds; `unreadable` says what of it could not be read."""
+
+    orders: tuple[BrokerOrder, ...]
+    fills: tuple[BrokerEvent, ...]
+    holdings: Mapping[str, Holding]
+    unreadable: tuple[str, ...] = ()
+
+
+class AlpacaBooks:
+    """An account's orders, fills and positions; read only."""
+
+    def __init__(self, access: AlpacaAccess, now: Callable[[], datetime]) -> None:
+        self._access, self._now, self._budget = access, now, RateBudget()
+
+    def read(self, orders_after: datetime, fills_after: datetime) -> Books:
+        """Orders that were made and fills that came after these instants, and all positions.
+
+        Positions are read last: what changes meanwhile is in them, and shows as a difference.
+
+        Raises:
+            OperatorError: Alpaca does not answer, or refuses the key.
+        """
+        faults: list[str] = []
+        try:
+            orders = _readable(self._pages_of_orders(orders_after), read_order, faults)
+            fills = _readable(self._pages_of_fills(fills_after), read_fill, faults)
+        except Unreadable as error:
+            raise AlpacaSilent(f"the end of a page cannot be read ({error})") from None
+        held = _readable(self._list("/positions", {}), _read_holding, faults)
+        return Books(tuple(orders), tuple(fills), dict(held), tuple(faults))
+
+    def _pages_of_orders(self, after: datetime) -> Iterator[Any]:
+        # The edge of a page lies between orders of one instant, too.
+        seen: set[str] = set()
+        words = {"status": "all", "direction": "asc", "limit": ORDERS_A_PAGE, "nested": False}
+        for _ in range(MAX_PAGES):
+            page = self._list("/orders", {**words, "after": _told(after)})
+            new = [one for one in page if not (isinstance(one, dict) and one.get("id") in seen)]
+            yield from new
+            seen |= {str(one.get("id")) for one in page if isinstance(one, dict)}
+            if len(page) < ORDERS_A_PAGE or not new:
+                return
+            after = time_of(_document(page[-1]), "created_at") - timedelta(microseconds=1)
+        raise AlpacaSilent("its list of orders does not end")
+
+    def _pages_of_fills(self, after: datetime) -> Iterator[Any]:
+        words: dict[str, Any] = {"direction": "asc", "page_size": FILLS_A_PAGE}
+        words["after"] = _told(after)
+        for _ in range(MAX_PAGES):
+            page = self._list("/account/activities/FILL", words)
+            yield from page
+            if len(page) < FILLS_A_PAGE:
+                return
+            words["page_token"] = text_of(_document(page[-1]), "id")
+        raise AlpacaSilent("its list of fills does not end")
+
+    def _list(self, path: str, words: Mapping[str, Any]) -> list[Any]:
+        access = self._access
+        client = TradingClient(
+            access.key, access.secret, url_override=access.trading_url, raw_data=True
+        )
+        with patient(client, PatientAdapter(ASKING, self._budget, self._now)):
+            try:
+                answer = client.get(path, dict(words))
+            except APIError as error:
+                raise refusal(error, access) from None
+        if not isinstance(answer, list):
+            raise AlpacaSilent(f"{path} is no list")
+        return answer
+
+
+def read_frame(raw: str | bytes) -> Update | None:
+    """What a frame of the stream tells; None where it is about the connection.
+
+    Raises:
+        Unreadable: it cannot be read; the text says what of it.
+    """
+    try:
+        frame = json.loads(raw, parse_constant=_refused)
+    except (ValueError, RecursionError):
+        raise Unreadable("no JSON") from None
+    stream = _document(frame).get("stream")
+    if stream in CONTROL:
+        return None
+    if stream != STREAM:
+        raise Unreadable("stream")
+    data = _document(frame.get("data"))
+    name, order = text_of(data, "event"), _document(data.get("order"))
+    if name not in EVENTS:
+        raise Unreadable(f"event {name}")
+    told = read_order(order)
+    at = time_of(data, "timestamp") if data.get("timestamp") else told.told_at
+    is_fill = name in FILLS
+    event = BrokerEvent(
+        key=_key(data, name, told, at),
+        name=name,
+        broker_order_id=told.broker_order_id,
+        ticker=told.ticker,
+        side=told.side,
+        filled_quantity=told.filled_quantity,
+        at=at,
+        quantity=_amount(data, "qty") if is_fill and data.get("qty") else None,
+        price=_amount(data, "price") if is_fill and data.get("price") else None,
+    )
+    return Update(event, told)
+
+
+def is_control(raw: str | bytes) -> bool:
+    """Whether a frame is about the connection alone."""
+    if len(raw) > LONGEST_CONTROL:
+        return False
+    try:
+        return read_frame(raw) is None
+    except Unreadable:
+        return False
+
+
+def read_order(order: Any) -> BrokerOrder:
+    """An order as Alpaca tells of it.
+
+    Raises:
+        Unreadable: it cannot be read; the text says what of it.
+    """
+    fields = _document(order)
+    filled = _amount(fields, "filled_qty")
+    quantity = filled if fields.get("qty") is None else _amount(fields, "qty")
+    state, reason = _state(fields, filled)
+    side = text_of(fields, "side")
+    if side not in SIDES:
+        raise Unreadable("side")
+    created_at = time_of(fields, "created_at")
+    return BrokerOrder(
+        broker_order_id=text_of(fields, "id"),
+        client_order_id=text_of(fields, "client_order_id"),
+        ticker=text_of(fields, "symbol"),
+        side=side,
+        quantity=quantity,
+        state=state,
+        filled_quantity=filled,
+        filled_price=_amount(fields, "filled_avg_price") if filled else None,
+        created_at=created_at,
+        told_at=time_of(fields, "updated_at") if fields.get("updated_at") else created_at,
+        reason=reason,
+    )
+
+
+def read_fill(activity: Any) -> BrokerEvent:
+    """A fill among the activities.
+
+    Raises:
+        Unreadable: it cannot be read; the text says what of it.
+    """
+    fields = _document(activity)
+    # The id is a time and what the stream calls the execution.
+    key = text_of(fields, "id").rpartition("::")[2]
+    side = text_of(fields, "side")
+    return BrokerEvent(
+        key=key,
+        name=text_of(fields, "type"),
+        broker_order_id=text_of(fields, "order_id"),
+        ticker=text_of(fields, "symbol"),
+        side="sell" if side.startswith("sell") else side,
+        filled_quantity=_amount(fields, "cum_qty"),
+        at=time_of(fields, "transaction_time"),
+        quantity=_amount(fields, "qty"),
+        price=_amount(fields, "price"),
+    )
+
+
+def _read_holding(position: Any) -> tuple[str, Holding]:
+    fields = _document(position)
+    quantity = number_of(fields, "qty")
+    if abs(quantity) > MAX_AMOUNT:
+        raise Unreadable("qty")
+    # Some of Alpaca's answers tell a short position by its side alone.
+    if fields.get("side") == "short" and quantity > 0:
+        quantity = -quantity
+    return text_of(fields, "symbol"), Holding(quantity, _amount(fields, "avg_entry_price"))
+
+
+def _readable(documents: Any, read: Callable[[Any], Any], faults: list[str]) -> list[Any]:
+    found = []
+    for document in documents:
+        try:
+            found.append(read(document))
+        except Unreadable as error:
+            faults.append(str(error))
+    return found
+
+
+def _key(data: dict[str, Any], name: str, order: BrokerOrder, at: datetime) -> str:
+    """What is told again has the same key; frames without an execution are known by all else."""
+    if data.get("execution_id"):
+        return text_of(data, "execution_id")
+    return f"{order.broker_order_id}/{name}/{at.isoformat()}/{order.filled_quantity}"
+
+
+def _state(fields: dict[str, Any], filled: Decimal) -> tuple[OrderState, str]:
+    status = text_of(fields, "status")
+    if status == REPLACED:
+        return OrderState.CANCELED, f"replaced by {fields.get('replaced_by') or 'another'}"
+    state = STATES.get(status)
+    if state is None:
+        raise Unreadable(f"status {status}")
+    if state is OrderState.ACKED and filled:
+        state = OrderState.PARTIAL
+    if not filled and state in (OrderState.PARTIAL, OrderState.FILLED):
+        raise Unreadable(f"{status} without a fill")
+    is_named = state in (OrderState.CANCELED, OrderState.REJECTED)
+    return state, f"Alpaca calls it {status}" if is_named else ""
+
+
+def _amount(fields: dict[str, Any], name: str) -> Decimal:
+    """A number that is not negative, of shares or of USD."""
+    number = number_of(fields, name)
+    if not ZERO <= number <= MAX_AMOUNT:
+        raise Unreadable(name)
+    return number
+
+
+def _document(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Unreadable("no object")
+    return value
+
+
+def _refused(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _told(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")

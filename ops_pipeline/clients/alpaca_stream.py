@@ -1,0 +1,207 @@
+"""Alpaca's trade updates by alpaca-py's client, with our patience around it, frame by frame.
+
+alpaca-py connects, authenticates, subscribes and reads. What it does with what fails is ours: it
+asks again for ever with a key that is refused, loses a frame that it cannot read, and does not
+notice a connection on which nothing comes any more.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from alpaca.trading.stream import TradingStream
+from websockets import WebSocketException
+
+from ops_pipeline.clients.alpaca_http import KEYS
+from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.settings import AlpacaAccess
+
+log = logging.getLogger(__name__)
+
+# So often the server is asked for a sign of life, and so long one may be missing.
+BEAT_SECONDS, SILENT_SECONDS = 10.0, 25.0
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+REFUSALS = 3
+# Longer frames end the connection. A frame of an order has about 2 kB.
+MAX_BYTES = 16 * 2**20
+_SOCKET = {"ping_interval": 10, "ping_timeout": 20, "max_queue": 4096, "max_size": MAX_BYTES}
+
+Hear = Callable[[str | bytes], None]
+
+
+class Refused(Exception):
+    """The key is refused."""
+
+
+class AlpacaStream:
+    """The trade updates of one account, until it is cancelled.
+
+    `hear` is told each frame at once, before anything reads it, and `tell` whether there is a
+    connection, and why there is none. Both must return soon.
+    """
+
+    def __init__(self, access: AlpacaAccess, hear: Hear, tell: Callable[[str], None]) -> None:
+        self._access, self._hear, self._tell = access, hear, tell
+        self._again = asyncio.Event()
+        self._heard_at: float | None = None
+        self._has_heard = False
+
+    @property
+    def seconds_silent(self) -> float | None:
+        """How long ago the server last said anything; None while there is no connection."""
+        return None if self._heard_at is None else time.monotonic() - self._heard_at
+
+    def reconnect(self) -> None:
+        """End the connection, and begin another one."""
+        self._again.set()
+
+    async def run(self) -> None:
+        """Follow the account, for ever.
+
+        Raises:
+            BadConfiguration: the key was refused, and so it was again.
+        """
+        failures = refusals = 0
+        while True:
+            self._has_heard = False
+            try:
+                reason = await self._once()
+                refusals = 0
+            except Refused:
+                refusals, reason = refusals + 1, "the key is refused"
+                if refusals == REFUSALS:
+                    raise BadConfiguration(
+                        f"Alpaca refuses the key {self._access.masked_key} for its stream", KEYS
+                    ) from None
+            failures = 1 if self._has_heard else failures + 1
+            self._heard_at = None
+            self._tell(reason)
+            wait = _wait(failures)
+            log.warning("stream_lost", extra={"data": {"reason": reason, "again_in": wait}})
+            await asyncio.sleep(wait)
+
+    async def _once(self) -> str:
+        """One connection, from its beginning to its end; why it ended."""
+        stream = _Stream(self._access, self._heard)
+        self._again.clear()
+        try:
+            async with asyncio.timeout(SILENT_SECONDS):
+                await stream.begin()
+            self._tell("")
+            watching = asyncio.create_task(self._watch(stream))
+            try:
+                return await self._read(stream, watching)
+            finally:
+                watching.cancel()
+        except (WebSocketException, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            return f"{type(error).__name__}: {error}"[:200]
+        finally:
+            with suppress(Exception):
+                async with asyncio.timeout(FIRST_WAIT):
+                    await stream.close()
+
+    async def _read(self, stream: "_Stream", watching: "asyncio.Task[str]") -> str:
+        while not watching.done():
+            reading = asyncio.create_task(stream.read())
+            await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reading
+                continue
+            error = reading.exception()
+            if error is not None and not isinstance(error, (ValueError, TypeError, AttributeError)):
+                raise error
+            # What alpaca-py cannot read was heard before, and is kept.
+        return watching.result()
+
+    async def _watch(self, stream: "_Stream") -> str:
+        """End where nothing comes any more, or on request; why."""
+        while True:
+            await stream.ask_for_life()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._again.wait(), BEAT_SECONDS)
+                return "it was mute: a request found what no frame had told"
+            if (self.seconds_silent or 0.0) > SILENT_SECONDS:
+                return f"nothing came for {SILENT_SECONDS:g} s"
+
+    def _heard(self, raw: str | bytes) -> None:
+        self._heard_at, self._has_heard = time.monotonic(), True
+        self._hear(raw)
+
+
+class _Stream(TradingStream):
+    """alpaca-py's client, whose frames are heard before it reads them."""
+
+    def __init__(self, access: AlpacaAccess, hear: Hear) -> None:
+        super().__init__(
+            access.key,
+            access.secret,
+            raw_data=True,
+            url_override=f"{access.trading_url.replace('http', 'ws', 1)}/stream",
+            websocket_params=dict(_SOCKET),
+        )
+        self._hear = hear
+        self.subscribe_trade_updates(_nothing)
+
+    async def begin(self) -> None:
+        """Connect, authenticate and subscribe.
+
+        Raises:
+            Refused: the key is.
+        """
+        await self._start_ws()  # type: ignore[no-untyped-call]
+        self._running = True
+
+    async def read(self) -> None:
+        """Read until the connection ends, or a frame cannot be read."""
+        await self._consume()  # type: ignore[no-untyped-call]
+
+    async def ask_for_life(self) -> None:
+        """Subscribe once more: the answer shows that somebody is there, and still tells us."""
+        await self._subscribe_trade_updates()
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]
+        self._ws: Any = _Heard(self._ws, self._hear)
+
+    async def _auth(self) -> None:
+        try:
+            await super()._auth()  # type: ignore[no-untyped-call]
+        except (ValueError, AttributeError):
+            raise Refused from None
+
+
+class _Heard:
+    """A connection whose frames are told as they come."""
+
+    def __init__(self, socket: Any, hear: Hear) -> None:
+        self._socket, self._hear = socket, hear
+
+    async def recv(self) -> str | bytes:
+        """The next frame, once it is told."""
+        raw: str | bytes = await self._socket.recv()
+        self._hear(raw)
+        return raw
+
+    async def send(self, message: str) -> None:
+        """Send a message."""
+        await self._socket.send(message)
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._socket.close()
+
+
+async def _nothing(_: Any) -> None:
+    """What alpaca-py would tell was heard already."""
+
+
+def _wait(failures: int) -> float:
+    """Longer after each failure, by chance up to half as long again, and never under a second."""
+    least = min(FIRST_WAIT * 2.0 ** min(failures - 1, 10), LONGEST_WAIT)
+    return least * (1 + random.random() / 2)  # noqa: S311 - so that not all come back at once

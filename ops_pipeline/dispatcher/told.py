@@ -1,0 +1,246 @@
+"""Puts together what a broker tells of an account: by frames, by requests, in any order.
+
+Frames are kept before anybody looks at them. Requests tell the same again, and what no frame told.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from ops_pipeline.clients.alpaca_books import Books, Update, read_frame
+from ops_pipeline.clients.alpaca_fields import Unreadable
+from ops_pipeline.dispatcher.run import is_outage
+from ops_pipeline.domain.gates import HALTED
+from ops_pipeline.domain.orders import (
+    CLIENT_ID_PREFIX,
+    OrderReport,
+    OrderState,
+    OrderTicket,
+    learnt,
+)
+from ops_pipeline.domain.stream import (
+    ZERO,
+    BrokerEvent,
+    BrokerOrder,
+    Difference,
+    Holding,
+    differences,
+    joined,
+)
+from ops_pipeline.storage import dispatch, orders
+from ops_pipeline.storage import stream as storage
+from ops_pipeline.storage.stream import (
+    APPLIED,
+    REPEATED,
+    UNREADABLE,
+    FrameVerdict,
+    KeptFrame,
+    Lease,
+    RawFrame,
+)
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 500
+# Orders and fills are asked for from so long before the newest that is known.
+OVERLAP, FIRST_LOOK = timedelta(minutes=5), timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of frames: how many told something, how many could not be read."""
+
+    frames: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at the account has found: what no frame had told, and what does not add up."""
+
+    healed: int
+    differences: tuple[Difference, ...]
+    unreadable: tuple[str, ...]
+
+
+def keep_frames(engine: Engine, lease: Lease, frames: Sequence[RawFrame]) -> None:
+    """Keep frames as they came, before anybody looks at them.
+
+    Raises:
+        LeaseLost: another process follows the account.
+    """
+    with engine.begin() as connection:
+        storage.require_lease(connection, lease)
+        storage.insert_frames(connection, lease.account, frames)
+
+
+def apply_frames(engine: Engine, lease: Lease) -> Applied:
+    """Look at all frames that were kept; one that harms the others is looked at alone.
+
+    Raises:
+        LeaseLost: another process follows the account.
+    """
+    total = Applied()
+    while True:
+        with engine.connect() as connection:
+            kept = storage.received_frames(connection, lease.account, AT_ONCE)
+        if not kept:
+            return total
+        verdicts = _applied(engine, lease, kept)
+        unreadable = sum(one.outcome == UNREADABLE for one in verdicts)
+        total = Applied(total.frames + len(kept), total.unreadable + unreadable)
+
+
+def _applied(engine: Engine, lease: Lease, kept: Sequence[KeptFrame]) -> list[FrameVerdict]:
+    try:
+        with engine.begin() as connection:
+            storage.require_lease(connection, lease)
+            verdicts = _tell(connection, lease.account, kept)
+            storage.close_frames(connection, verdicts)
+            return verdicts
+    except DBAPIError as error:
+        if is_outage(error):
+            raise
+        if len(kept) > 1:
+            return [verdict for one in kept for verdict in _applied(engine, lease, [one])]
+        log.exception("frame_refused", extra={"data": {"frame": kept[0].id}})
+        reason = f"the database refuses it: {type(error.orig).__name__}"
+    verdict = FrameVerdict(kept[0].id, UNREADABLE, reason)
+    with engine.begin() as connection:
+        storage.close_frames(connection, [verdict])
+    return [verdict]
+
+
+def _tell(connection: Connection, account: str, kept: Sequence[KeptFrame]) -> list[FrameVerdict]:
+    verdicts: list[FrameVerdict] = []
+    events: dict[str, tuple[BrokerEvent, int | None]] = {}
+    told: list[BrokerOrder] = []
+    keys: dict[int, str] = {}
+    for frame in kept:
+        try:
+            update = _read(frame)
+        except Unreadable as error:
+            log.warning("frame_unreadable", extra={"data": {"frame": frame.id, "of": str(error)}})
+            verdicts.append(FrameVerdict(frame.id, UNREADABLE, str(error)))
+            continue
+        if update is None:
+            verdicts.append(FrameVerdict(frame.id, UNREADABLE, "it tells of no order"))
+            continue
+        keys[frame.id] = update.event.key
+        events.setdefault(update.event.key, (update.event, frame.id))
+        told.append(update.order)
+    new = storage.insert_events(connection, account, events)
+    apply_orders(connection, account, told)
+    for frame_id, key in keys.items():
+        is_first = key in new and events[key][1] == frame_id
+        verdicts.append(FrameVerdict(frame_id, APPLIED if is_first else REPEATED))
+    return verdicts
+
+
+def _read(frame: KeptFrame) -> Update | None:
+    if not frame.is_whole:
+        raise Unreadable("it is too long")
+    return read_frame(frame.body)
+
+
+def apply_orders(
+    connection: Connection, account: str, told: Iterable[BrokerOrder]
+) -> list[BrokerOrder]:
+    """Join what was told of orders to what is known, and to our ledger. Returns what is new."""
+    by_id: dict[str, BrokerOrder] = {}
+    for one in told:
+        by_id[one.broker_order_id] = joined(by_id.get(one.broker_order_id), one)
+    known = storage.orders_of(connection, account, by_id)
+    now = {order_id: joined(known.get(order_id), one) for order_id, one in by_id.items()}
+    changed = [order for order_id, order in now.items() if order != known.get(order_id)]
+    storage.put_orders(connection, account, changed)
+    for order in changed:
+        _to_ledger(connection, order)
+    return changed
+
+
+def _to_ledger(connection: Connection, order: BrokerOrder) -> None:
+    """What is known of an order of ours becomes known of its execution."""
+    if not order.client_order_id.startswith(CLIENT_ID_PREFIX):
+        return
+    ours = orders.take_told(connection, order.client_order_id)
+    if ours is None:
+        return
+    report = _report(order)
+    if report.ticket != ours.ticket:
+        reason = f"the broker has another order under the id {order.client_order_id}"
+        log.critical("trading_halted", extra={"data": {"reason": reason}})
+        dispatch.set_trading_state(connection, HALTED, "trade-stream", reason)
+        return
+    # Of an order that was replaced the dispatcher asks which one came in its place.
+    is_replaced = order.state is OrderState.CANCELED and order.reason.startswith("replaced")
+    after = ours.known if is_replaced else learnt(ours.known, report)
+    if after != ours.known:
+        orders.record(connection, ours, after)
+
+
+def _report(order: BrokerOrder) -> OrderReport:
+    ticket = OrderTicket(order.client_order_id, order.ticker, order.side, _whole(order.quantity))
+    price = float(order.filled_price) if order.filled_price else None
+    return OrderReport(
+        ticket,
+        order.broker_order_id,
+        order.state,
+        _whole(order.filled_quantity),
+        price,
+        order.told_at if order.filled_quantity else None,
+        order.reason,
+    )
+
+
+def _whole(quantity: Decimal) -> int:
+    """Shares as our orders count them; a part of one is an order that is not ours."""
+    return int(quantity) if quantity % 1 == 0 else -1
+
+
+def asked_from(engine: Engine, account: str, now: datetime) -> tuple[datetime, datetime]:
+    """From when on orders and fills have to be asked for, so that nothing can be missed."""
+    with engine.connect() as connection:
+        since = storage.since(connection, account)
+    first = now - FIRST_LOOK
+    newest = since.newest_order - OVERLAP if since.newest_order else first
+    orders_from = min(newest, since.oldest_open - OVERLAP) if since.oldest_open else newest
+    return orders_from, since.newest_fill - OVERLAP if since.newest_fill else first
+
+
+def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
+    """Join what the broker was asked for to what is known, and compare positions with it.
+
+    What the account held before the first look is kept as that; nothing else is ever put right to
+    fit.
+
+    Raises:
+        LeaseLost: another process follows the account.
+    """
+    account = lease.account
+    with engine.begin() as connection:
+        storage.require_lease(connection, lease)
+        health = storage.read_health(connection, account)
+        fills = {fill.key: (fill, None) for fill in books.fills}
+        storage.insert_events(connection, account, fills)
+        changed = apply_orders(connection, account, books.orders)
+        by_orders = storage.sums(connection, account)
+        by_broker = {ticker: one.quantity for ticker, one in books.holdings.items()}
+        is_first = health is None or health.passed_at is None
+        before = _before(by_orders, by_broker) if is_first else {}
+        found = [] if is_first else differences(by_orders, by_broker, (o.ticker for o in changed))
+        nothing = Holding(ZERO, ZERO)
+        held = {t: books.holdings.get(t, nothing) for t in {*books.holdings, *before}}
+        storage.put_positions(connection, account, held, now, before)
+        storage.keep_pass(connection, lease, now, found)
+    return Look(0 if is_first else len(changed), tuple(found), books.unreadable)
+
+
+def _before(by_orders: dict[str, Decimal], by_broker: dict[str, Decimal]) -> dict[str, Decimal]:
+    tickers = {*by_orders, *by_broker}
+    return {t: by_broker.get(t, ZERO) - by_orders.get(t, ZERO) for t in tickers}

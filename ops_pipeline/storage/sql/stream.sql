@@ -1,0 +1,301 @@
+-- name: take_lease
+-- Follow an account, where nobody does; the epoch fences those who did.
+insert into stream_leases (account, holder, code_version, expires_at)
+values (:account, :holder, :code_version, clock_timestamp() + make_interval(secs => :seconds))
+on conflict (account) do update
+    set
+        holder = excluded.holder,
+        epoch = stream_leases.epoch + 1,
+        code_version = excluded.code_version,
+        expires_at = excluded.expires_at,
+        connected_at = null,
+        reason = '',
+        written_at = clock_timestamp()
+    where stream_leases.expires_at <= clock_timestamp()
+returning epoch;
+
+-- name: lease_holder
+-- Who follows an account, and for how many seconds more.
+select
+    holder,
+    extract(epoch from expires_at - clock_timestamp()) as seconds
+from stream_leases
+where account = :account;
+
+-- name: keep_lease
+-- Follow an account for longer, and say how it goes.
+update stream_leases
+set
+    expires_at = clock_timestamp() + make_interval(secs => :seconds),
+    connected_at = :connected_at,
+    alive_at = :alive_at,
+    reason = :reason,
+    written_at = clock_timestamp()
+where account = :account and epoch = :epoch;
+
+-- name: leave_lease
+-- Follow no longer.
+update stream_leases
+set expires_at = clock_timestamp(), connected_at = null, reason = :reason, written_at = clock_timestamp()
+where account = :account and epoch = :epoch;
+
+-- name: require_lease
+-- Held until the transaction ends: nobody else may begin to follow meanwhile.
+select epoch
+from stream_leases
+where account = :account and epoch = :epoch
+for share;
+
+-- name: keep_pass
+-- What a look at the whole account has found.
+update stream_leases
+set passed_at = :passed_at, differences = cast(:differences as jsonb), written_at = clock_timestamp()
+where account = :account and epoch = :epoch;
+
+-- name: health
+-- How the process that follows an account is.
+select
+    holder,
+    code_version,
+    expires_at > clock_timestamp() as is_held,
+    connected_at,
+    alive_at,
+    passed_at,
+    reason,
+    differences
+from stream_leases
+where account = :account;
+
+-- name: insert_frames
+-- Keep frames as they came.
+insert into broker_frames (account, received_at, body, bytes, is_whole)
+select
+    :account as account,
+    made.received_at,
+    made.body,
+    made.bytes,
+    made.is_whole
+from
+    unnest(
+        cast(:received_at as timestamptz[]),
+        cast(:body as text[]),
+        cast(:bytes as integer[]),
+        cast(:is_whole as boolean[])
+    ) as made (received_at, body, bytes, is_whole);
+
+-- name: received_frames
+-- Frames that nobody has looked at, oldest first.
+select
+    id,
+    body,
+    is_whole
+from broker_frames
+where account = :account and outcome = 'RECEIVED'
+order by id
+limit :at_most;
+
+-- name: close_frames
+-- What became of frames.
+update broker_frames as closed
+set outcome = made.outcome, reason = made.reason, applied_at = clock_timestamp()
+from
+    unnest(
+        cast(:id as bigint[]), cast(:outcome as text[]), cast(:reason as text[])
+    ) as made (id, outcome, reason)
+where closed.id = made.id;
+
+-- name: insert_events
+-- Events that were not told before; a fill that was told under another key was.
+insert into broker_events (
+    account, event_key, event, broker_order_id, ticker, side, qty, price, filled_qty, at, frame_id
+)
+select
+    :account as account,
+    made.event_key,
+    made.event,
+    made.broker_order_id,
+    made.ticker,
+    made.side,
+    made.qty,
+    made.price,
+    made.filled_qty,
+    made.at,
+    made.frame_id
+from jsonb_populate_recordset(cast(null as broker_events), cast(:rows as jsonb)) as made
+on conflict do nothing
+returning event_key;
+
+-- name: orders_of
+-- Orders that are known by these ids, held until the transaction ends.
+select
+    broker_order_id,
+    client_order_id,
+    ticker,
+    side,
+    qty,
+    state,
+    filled_qty,
+    filled_price,
+    created_at,
+    told_at,
+    reason
+from broker_orders
+where account = :account and broker_order_id = any(cast(:ids as text[]))
+for update;
+
+-- name: put_orders
+-- What is known of orders now.
+insert into broker_orders (
+    account, broker_order_id, client_order_id, ticker, side, qty, state, filled_qty, filled_price,
+    created_at, told_at, reason, is_external
+)
+select
+    :account as account,
+    made.broker_order_id,
+    made.client_order_id,
+    made.ticker,
+    made.side,
+    made.qty,
+    made.state,
+    made.filled_qty,
+    made.filled_price,
+    made.created_at,
+    made.told_at,
+    made.reason,
+    not exists (
+        select 1
+        from order_intents as ours
+        where ours.client_order_id = made.client_order_id
+    ) as is_external
+from jsonb_populate_recordset(cast(null as broker_orders), cast(:rows as jsonb)) as made
+on conflict (account, broker_order_id) do update
+    set
+        qty = excluded.qty,
+        state = excluded.state,
+        filled_qty = excluded.filled_qty,
+        filled_price = excluded.filled_price,
+        told_at = excluded.told_at,
+        reason = excluded.reason,
+        is_external = excluded.is_external,
+        written_at = clock_timestamp();
+
+-- name: all_orders
+-- Everything that is known of an account's orders.
+select
+    broker_order_id,
+    client_order_id,
+    ticker,
+    side,
+    qty,
+    state,
+    filled_qty,
+    filled_price,
+    created_at,
+    told_at,
+    reason
+from broker_orders
+where account = :account
+order by created_at, broker_order_id;
+
+-- name: sums
+-- Shares by ticker that orders come to, and those that were held before the first of them.
+select
+    ticker,
+    sum(qty) as qty
+from (
+    select
+        ticker,
+        case when side = 'buy' then filled_qty else -filled_qty end as qty
+    from broker_orders
+    where account = :account
+    union all
+    select
+        ticker,
+        before_qty as qty
+    from broker_positions
+    where account = :account
+) as parts
+group by ticker
+having sum(qty) <> 0;
+
+-- name: since
+-- From when on orders and fills have to be asked for: the oldest that is open, and the last fill.
+select
+    (
+        select min(created_at)
+        from broker_orders
+        where account = :account and state in ('ACKED', 'PARTIAL')
+    ) as oldest_open,
+    (
+        select max(created_at)
+        from broker_orders
+        where account = :account
+    ) as newest_order,
+    (
+        select max(at)
+        from broker_events
+        where account = :account and event in ('fill', 'partial_fill')
+    ) as newest_fill;
+
+-- name: put_positions
+-- What the account holds; what it held before is kept of the first look.
+insert into broker_positions (account, ticker, before_qty, qty, price, read_at)
+select
+    :account as account,
+    made.ticker,
+    made.before_qty,
+    made.qty,
+    made.price,
+    :read_at as read_at
+from jsonb_populate_recordset(cast(null as broker_positions), cast(:rows as jsonb)) as made
+on conflict (account, ticker) do update
+    set qty = excluded.qty, price = excluded.price, read_at = excluded.read_at;
+
+-- name: close_positions
+-- What the account holds no longer.
+update broker_positions
+set qty = 0, read_at = :read_at
+where account = :account and not ticker = any(cast(:tickers as text[]));
+
+-- name: external
+-- Shares by ticker that this pipeline did not decide on, and their average price.
+select
+    parts.ticker,
+    sum(parts.qty) as qty,
+    max(parts.price) as price
+from (
+    select
+        ticker,
+        case when side = 'buy' then filled_qty else -filled_qty end as qty,
+        filled_price as price
+    from broker_orders
+    where account = :account and is_external and filled_qty > 0
+    union all
+    select
+        ticker,
+        before_qty as qty,
+        price
+    from broker_positions
+    where account = :account and before_qty <> 0
+) as parts
+group by parts.ticker
+having sum(parts.qty) <> 0
+order by parts.ticker;
+
+-- name: counts
+-- What came, by what became of it, in [start, end).
+select
+    outcome,
+    count(*) as count,
+    coalesce(percentile_cont(0.95) within group (
+        order by extract(epoch from applied_at - received_at)
+    ), 0) as lag_p95
+from broker_frames
+where account = :account and received_at >= :start and received_at < :end
+group by outcome;
+
+-- name: gaps
+-- Fills of which a request told first, in [start, end): their frames were late or did not come.
+select count(*) as count
+from broker_events
+where account = :account and at >= :start and at < :end and frame_id is null;

@@ -1,0 +1,371 @@
+"""What a broker told: frames as they came, orders by them, and who follows the account."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from sqlalchemy import Connection, RowMapping
+
+from ops_pipeline.domain.errors import Unsafe
+from ops_pipeline.domain.orders import OrderState
+from ops_pipeline.domain.stream import (
+    ZERO,
+    BrokerEvent,
+    BrokerOrder,
+    Difference,
+    Holding,
+    StreamHealth,
+)
+from ops_pipeline.storage.queries import as_rows, query
+
+# No frame of an order is nearly as long.
+LONGEST_FRAME = 65_536
+APPLIED, REPEATED, UNREADABLE = "APPLIED", "REPEATED", "UNREADABLE"
+
+
+class LeaseLost(Unsafe):
+    """Another process follows the account by now."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to follow an account, until it runs out or is taken on."""
+
+    account: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """A frame as it came, and when; what no text may hold is replaced."""
+
+    raw: str | bytes
+    received_at: datetime
+
+    @property
+    def text(self) -> str:
+        """What is kept of it."""
+        raw = self.raw if isinstance(self.raw, str) else self.raw.decode(errors="replace")
+        kept = raw[:LONGEST_FRAME].replace("\x00", "\ufffd")
+        # Half of a surrogate pair has no bytes.
+        return kept.encode("utf-8", "replace").decode()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is kept."""
+        return len(self.raw) <= LONGEST_FRAME
+
+
+@dataclass(frozen=True)
+class KeptFrame:
+    """A frame that was kept, and that nobody has looked at."""
+
+    id: int
+    body: str
+    is_whole: bool
+
+
+@dataclass(frozen=True)
+class FrameVerdict:
+    """What became of a frame."""
+
+    frame_id: int
+    outcome: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Since:
+    """What the oldest open order, the newest order and the newest fill tell of the past."""
+
+    oldest_open: datetime | None
+    newest_order: datetime | None
+    newest_fill: datetime | None
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """Frames by what became of them, and how late the slowest twentieth was applied, in seconds."""
+
+    by_outcome: Mapping[str, int]
+    lag_p95: float
+    gaps: int
+
+
+def take_lease(
+    connection: Connection, account: str, holder: str, code_version: str, seconds: float
+) -> Lease | None:
+    """Follow an account for so long; None where another process does."""
+    row = connection.execute(
+        query("stream", "take_lease"),
+        {"account": account, "holder": holder, "code_version": code_version, "seconds": seconds},
+    ).first()
+    return Lease(account, row[0]) if row else None
+
+
+def lease_holder(connection: Connection, account: str) -> tuple[str, float] | None:
+    """Who follows an account, and for how many seconds more without a sign of life."""
+    row = connection.execute(query("stream", "lease_holder"), {"account": account}).first()
+    return (row[0], float(row[1])) if row else None
+
+
+def keep_lease(
+    connection: Connection,
+    lease: Lease,
+    seconds: float,
+    *,
+    connected_at: datetime | None,
+    alive_at: datetime | None,
+    reason: str,
+) -> None:
+    """Follow for so much longer, and say how it goes.
+
+    Raises:
+        LeaseLost: another process follows the account.
+    """
+    kept = connection.execute(
+        query("stream", "keep_lease"),
+        {
+            **_named(lease),
+            "seconds": seconds,
+            "connected_at": connected_at,
+            "alive_at": alive_at,
+            "reason": reason,
+        },
+    )
+    if kept.rowcount != 1:
+        raise _lost(lease)
+
+
+def leave_lease(connection: Connection, lease: Lease, reason: str) -> None:
+    """Follow no longer; nothing where another process does already."""
+    connection.execute(query("stream", "leave_lease"), {**_named(lease), "reason": reason})
+
+
+def require_lease(connection: Connection, lease: Lease) -> None:
+    """Go on only while nobody else follows the account, and keep it so until the commit.
+
+    Raises:
+        LeaseLost: somebody does.
+    """
+    if connection.execute(query("stream", "require_lease"), _named(lease)).first() is None:
+        raise _lost(lease)
+
+
+def keep_pass(
+    connection: Connection, lease: Lease, at: datetime, found: Sequence[Difference]
+) -> None:
+    """Keep what a look at the whole account has found."""
+    rows = [
+        {
+            "ticker": one.ticker,
+            "by_orders": f"{one.by_orders:f}",
+            "by_broker": f"{one.by_broker:f}",
+            "explanation": one.explanation,
+        }
+        for one in found
+    ]
+    parameters = {**_named(lease), "passed_at": at, "differences": json.dumps(rows)}
+    connection.execute(query("stream", "keep_pass"), parameters)
+
+
+def read_health(connection: Connection, account: str) -> StreamHealth | None:
+    """How the process that follows an account is; None where it never was."""
+    row = connection.execute(query("stream", "health"), {"account": account}).mappings().first()
+    if row is None:
+        return None
+    found = tuple(
+        Difference(
+            one["ticker"],
+            Decimal(one["by_orders"]),
+            Decimal(one["by_broker"]),
+            one["explanation"],
+        )
+        for one in row["differences"]
+    )
+    times = {name: _in_utc(row[name]) for name in ("connected_at", "alive_at", "passed_at")}
+    return StreamHealth(**{**row, **times, "differences": found})
+
+
+def insert_frames(connection: Connection, account: str, frames: Sequence[RawFrame]) -> None:
+    """Keep frames as they came."""
+    connection.execute(
+        query("stream", "insert_frames"),
+        {
+            "account": account,
+            "received_at": [frame.received_at for frame in frames],
+            "body": [frame.text for frame in frames],
+            "bytes": [len(frame.raw) for frame in frames],
+            "is_whole": [frame.is_whole for frame in frames],
+        },
+    )
+
+
+def received_frames(connection: Connection, account: str, at_most: int) -> list[KeptFrame]:
+    """Frames that nobody has looked at, oldest first."""
+    parameters = {"account": account, "at_most": at_most}
+    rows = connection.execute(query("stream", "received_frames"), parameters)
+    return [KeptFrame(row[0], row[1], row[2]) for row in rows]
+
+
+def close_frames(connection: Connection, verdicts: Sequence[FrameVerdict]) -> None:
+    """Keep what became of frames."""
+    connection.execute(
+        query("stream", "close_frames"),
+        {
+            "id": [one.frame_id for one in verdicts],
+            "outcome": [one.outcome for one in verdicts],
+            "reason": [one.reason for one in verdicts],
+        },
+    )
+
+
+def insert_events(
+    connection: Connection, account: str, events: Mapping[str, tuple[BrokerEvent, int | None]]
+) -> set[str]:
+    """Keep events by their keys, each with the frame that told of it, if one did.
+
+    Returns:
+        The keys that no frame had told before.
+    """
+    rows = [
+        {
+            "event_key": key,
+            "event": event.name,
+            "broker_order_id": event.broker_order_id,
+            "ticker": event.ticker,
+            "side": event.side,
+            "qty": event.quantity,
+            "price": event.price,
+            "filled_qty": event.filled_quantity,
+            "at": event.at,
+            "frame_id": frame_id,
+        }
+        for key, (event, frame_id) in events.items()
+    ]
+    if not rows:
+        return set()
+    parameters = {"account": account, "rows": as_rows(rows)}
+    return {row[0] for row in connection.execute(query("stream", "insert_events"), parameters)}
+
+
+def orders_of(connection: Connection, account: str, ids: Iterable[str]) -> dict[str, BrokerOrder]:
+    """What is known of orders by their ids, held until the transaction ends."""
+    parameters = {"account": account, "ids": sorted(set(ids))}
+    rows = connection.execute(query("stream", "orders_of"), parameters).mappings()
+    return {row["broker_order_id"]: _order(row) for row in rows}
+
+
+def put_orders(connection: Connection, account: str, orders: Iterable[BrokerOrder]) -> None:
+    """Keep what is known of orders now."""
+    rows = [
+        {
+            "broker_order_id": order.broker_order_id,
+            "client_order_id": order.client_order_id,
+            "ticker": order.ticker,
+            "side": order.side,
+            "qty": order.quantity,
+            "state": order.state.value,
+            "filled_qty": order.filled_quantity,
+            "filled_price": order.filled_price,
+            "created_at": order.created_at,
+            "told_at": order.told_at,
+            "reason": order.reason,
+        }
+        for order in orders
+    ]
+    if rows:
+        parameters = {"account": account, "rows": as_rows(rows)}
+        connection.execute(query("stream", "put_orders"), parameters)
+
+
+def all_orders(connection: Connection, account: str) -> list[BrokerOrder]:
+    """Everything that is known of an account's orders, oldest first."""
+    rows = connection.execute(query("stream", "all_orders"), {"account": account}).mappings()
+    return [_order(row) for row in rows]
+
+
+def sums(connection: Connection, account: str) -> dict[str, Decimal]:
+    """Shares by ticker that orders come to, with what was held before the first of them."""
+    return {
+        row[0]: row[1] for row in connection.execute(query("stream", "sums"), {"account": account})
+    }
+
+
+def since(connection: Connection, account: str) -> Since:
+    """From when on the broker has to be asked."""
+    row = connection.execute(query("stream", "since"), {"account": account}).one()
+    return Since(*(_in_utc(at) for at in row))
+
+
+def put_positions(
+    connection: Connection,
+    account: str,
+    holdings: Mapping[str, Holding],
+    read_at: datetime,
+    before: Mapping[str, Decimal],
+) -> None:
+    """Keep what the account holds; `before` counts for a ticker that is seen for the first time."""
+    rows = [
+        {
+            "ticker": ticker,
+            "before_qty": before.get(ticker, ZERO),
+            "qty": holding.quantity,
+            "price": holding.price,
+        }
+        for ticker, holding in holdings.items()
+    ]
+    parameters = {"account": account, "read_at": read_at}
+    connection.execute(query("stream", "put_positions"), {**parameters, "rows": as_rows(rows)})
+    connection.execute(
+        query("stream", "close_positions"), {**parameters, "tickers": list(holdings)}
+    )
+
+
+def external(connection: Connection, account: str) -> dict[str, Holding]:
+    """What an account holds that this pipeline did not decide on, by ticker."""
+    rows = connection.execute(query("stream", "external"), {"account": account})
+    return {row[0]: Holding(row[1], row[2]) for row in rows}
+
+
+def frame_counts(
+    connection: Connection, account: str, start: datetime, end: datetime
+) -> FrameCounts:
+    """What came within [start, end)."""
+    parameters = {"account": account, "start": start, "end": end}
+    rows = connection.execute(query("stream", "counts"), parameters).all()
+    gaps: int = connection.execute(query("stream", "gaps"), parameters).scalar_one()
+    applied = [float(row[2]) for row in rows if row[0] == APPLIED]
+    return FrameCounts({row[0]: row[1] for row in rows}, max(applied, default=0.0), gaps)
+
+
+def _order(row: RowMapping) -> BrokerOrder:
+    return BrokerOrder(
+        broker_order_id=row["broker_order_id"],
+        client_order_id=row["client_order_id"],
+        ticker=row["ticker"],
+        side=row["side"],
+        quantity=row["qty"],
+        state=OrderState(row["state"]),
+        filled_quantity=row["filled_qty"],
+        filled_price=row["filled_price"],
+        created_at=row["created_at"].astimezone(UTC),
+        told_at=row["told_at"].astimezone(UTC),
+        reason=row["reason"],
+    )
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    return at.astimezone(UTC) if at else None
+
+
+def _named(lease: Lease) -> dict[str, object]:
+    return {"account": lease.account, "epoch": lease.epoch}
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(
+        f"another process follows account {lease.account}", "one is enough: end this one"
+    )
