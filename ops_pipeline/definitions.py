@@ -34,8 +34,10 @@ from ops_pipeline.defs.schedules import (
     minute_schedule,
     retention_schedule,
     slo_schedule,
+    stream_sensor,
 )
 from ops_pipeline.defs.slo import pipeline_slo
+from ops_pipeline.defs.stream import stream_checks, trade_stream
 from ops_pipeline.domain.stages import BARS, FEATURES, NEWS, SENTIMENT, SIGNALS, WATCHLIST
 from ops_pipeline.settings import Settings, load
 
@@ -54,6 +56,7 @@ def build(settings: Settings) -> dg.Definitions:
             ),
             executions_asset(settings, [SIGNALS]),
             exactly_once_certificate,
+            trade_stream,
             pipeline_slo,
             retention,
         ],
@@ -68,6 +71,7 @@ def build(settings: Settings) -> dg.Definitions:
             nothing_looks_ahead,
             slo_limits,
             machine,
+            stream_checks,
         ],
         jobs=[
             minute_job,
@@ -84,7 +88,7 @@ def build(settings: Settings) -> dg.Definitions:
             slo_schedule,
             retention_schedule,
         ],
-        sensors=[dispatch_sensor, bars_sensor, machine_sensor],
+        sensors=[dispatch_sensor, bars_sensor, machine_sensor, stream_sensor],
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.
         executor=dg.in_process_executor,

@@ -64,6 +64,11 @@ class Mode(StrEnum):
         return self in (Mode.SANDBOX, Mode.ALPACA_PAPER)
 
     @property
+    def needs_stream(self) -> bool:
+        """Whether nothing new is begun while nobody follows the account."""
+        return self is Mode.ALPACA_PAPER
+
+    @property
     def calendar(self) -> Calendar:
         """The calendar whose sessions this mode trades; the sandbox never closes."""
         return Calendar(ROUND_THE_CLOCK if self is Mode.SANDBOX else "XNYS")

@@ -93,6 +93,8 @@ def _print_status(found: Status) -> None:
         change = found.last_change
         why = f": {change.reason}" if change.reason else ""
         say(f"{change.state} since {both_zones(change.written_at)}, by {change.changed_by}{why}")
+    if found.stream:
+        say(found.stream)
     say(f"recommendations: {_counts(found.backlog) or 'none'}")
     if found.orders:
         say(f"orders at the broker: {_counts(found.orders)}")

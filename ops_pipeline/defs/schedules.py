@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -13,6 +14,7 @@ from dagster._core.storage.tags import (
 )
 from sqlalchemy import Connection
 
+from ops_pipeline.defs import stream
 from ops_pipeline.defs.checks import freshness, machine, quarantine
 from ops_pipeline.defs.jobs import (
     LANE,
@@ -168,6 +170,29 @@ def machine_sensor(
         skip_reason=said or "the machine is well",
         cursor=json.dumps(cursor),
     )
+
+
+@dg.sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Report whether the account is followed, and what came of it.",
+)
+def stream_sensor(
+    context: dg.SensorEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.SensorResult | dg.SkipReason:
+    """Report the checks of the trade stream when one changes, and all of it every five minutes."""
+    if not pipeline.mode.is_followed:
+        return dg.SkipReason(stream.NOT_FOLLOWED)
+    now = pipeline.now()
+    evaluations = stream.evaluate(stream.read(pipeline), now)
+    verdicts = " ".join(str(evaluation.passed) for evaluation in evaluations)
+    turn = str(int(now.timestamp() / stream.TOLD.total_seconds()))
+    if context.cursor == f"{verdicts} {turn}":
+        return dg.SkipReason("; ".join(str(each.description) for each in evaluations))
+    events: list[Any] = [*evaluations]
+    if not context.cursor or not context.cursor.endswith(f" {turn}"):
+        events += stream.told(pipeline, now, is_live=evaluations[0].passed)
+    return dg.SensorResult(asset_events=events, cursor=f"{verdicts} {turn}")
 
 
 def _live_schedule(

@@ -11,9 +11,12 @@ from sqlalchemy import Connection, Engine
 from ops_pipeline.clients.protocols import OrderGateway
 from ops_pipeline.dispatcher.orders import Pace, follow
 from ops_pipeline.domain.dispatch import Status
+from ops_pipeline.domain.gates import ACTIVE
 from ops_pipeline.domain.orders import OrderTicket, client_order_id
+from ops_pipeline.domain.stream import stream_state
 from ops_pipeline.domain.values import Recommendation
-from ops_pipeline.storage import orders
+from ops_pipeline.settings import Mode
+from ops_pipeline.storage import orders, stream
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.execution import ALPACA_PAPER, SIMULATED, Execution
 from ops_pipeline.storage.orders import DecidedOrder
@@ -26,11 +29,16 @@ class Broker(Protocol):
         status: what a recommendation becomes by it.
         execution_mode: how the ledger calls its executions.
         fills_at_once: whether an execution is a fill, or an order that may become one.
+        needs_stream: whether nothing new is begun while nobody follows the account.
     """
 
     status: Status
     execution_mode: str
     fills_at_once: bool
+
+    @property
+    def needs_stream(self) -> bool:
+        """Whether nothing new is begun while nobody follows the account."""
 
     def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
         """Decide orders, in the transaction that closes their recommendations."""
@@ -47,6 +55,7 @@ class SimulatedBroker:
     status = Status.SIMULATED
     execution_mode = SIMULATED
     fills_at_once = True
+    needs_stream = False
 
     def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
         """Nothing: the execution is the fill."""
@@ -67,6 +76,11 @@ class PaperBroker:
     status = Status.EXECUTED
     execution_mode = ALPACA_PAPER
     fills_at_once = False
+
+    @property
+    def needs_stream(self) -> bool:
+        """Of a real paper account."""
+        return Mode(self.mode).needs_stream
 
     def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
         """Write down the orders; they are handed over once this is on disk."""
@@ -94,4 +108,18 @@ class PaperBroker:
         self, engine: Engine, now: Callable[[], datetime], is_still_ours: Callable[[], bool]
     ) -> None:
         """Ask about what is out, then hand over what is ready."""
-        follow(engine, self.gateway, now, self.pace, is_still_ours)
+        follow(
+            engine,
+            self.gateway,
+            now,
+            self.pace,
+            is_still_ours,
+            lambda connection: stream_allows(connection, self, now())[0] == ACTIVE,
+        )
+
+
+def stream_allows(connection: Connection, broker: Broker, now: datetime) -> tuple[str, str]:
+    """The trading state that the stream allows, and why no more; all where it is not needed."""
+    if not broker.needs_stream:
+        return ACTIVE, ""
+    return stream_state(stream.read_health(connection, ACCOUNT), now)

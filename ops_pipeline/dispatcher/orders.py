@@ -52,15 +52,17 @@ def follow(
     now: Callable[[], datetime],
     pace: Pace,
     is_still_ours: Callable[[], bool],
+    may_open: Callable[[Connection], bool] = lambda _: True,
 ) -> None:
     """Ask the broker about every order that is out, then hand over those that are ready.
 
-    Each order is taken and kept in transactions of its own; the requests stand between them.
+    Each order is taken and kept in transactions of its own; the requests stand between them. While
+    nothing may be opened, closing orders are handed over alone.
 
     Raises:
         OperatorError: the broker refuses the key; what is out stays UNKNOWN until it is asked.
     """
-    desk = _OrderDesk(engine, gateway, now, pace)
+    desk = _OrderDesk(engine, gateway, now, pace, may_open)
     with engine.begin() as connection:
         given_up = orders.give_up_unsent(connection, now())
     if given_up:
@@ -79,6 +81,7 @@ class _OrderDesk:
     gateway: OrderGateway
     now: Callable[[], datetime]
     pace: Pace
+    may_open: Callable[[Connection], bool]
 
     def ask_next(self) -> bool:
         """Ask about one order; False where no question is due."""
@@ -112,7 +115,9 @@ class _OrderDesk:
     def send_next(self) -> bool:
         """Hand over one order; False where none may be."""
         with self.engine.begin() as connection:
-            order = orders.take_ready(connection, self.now())
+            order = orders.take_ready(
+                connection, self.now(), closing_only=not self.may_open(connection)
+            )
         if order:
             self._send(order)
         return order is not None
@@ -135,7 +140,8 @@ class _OrderDesk:
         now, denials = self.now(), order.not_found + 1
         with self.engine.begin() as connection:
             if order.expires_at > now:
-                again = orders.take_again(connection, order, now)
+                closing_only = not self.may_open(connection)
+                again = orders.take_again(connection, order, now, closing_only=closing_only)
             else:
                 again = None
                 is_over = denials >= DENIALS and order.since_posted >= self.pace.horizon

@@ -107,7 +107,7 @@ def run_once(desk: Desk, now: datetime | None = None) -> RunReport:
 def _take(
     connection: Connection, desk: Desk, report: RunReport, now: datetime
 ) -> tuple[RunReport, dict[int, int]]:
-    account = read_account(connection, now, desk.calendar)
+    account = read_account(connection, now, desk.calendar, broker=desk.broker)
     dispatch.insert_run(
         connection,
         report.run_id,
@@ -119,6 +119,7 @@ def _take(
         summary={
             "trading_state": account.trading_state,
             "quarantined": sorted(account.quarantined),
+            **({"stream": account.stream_reason} if account.stream_reason else {}),
         },
     )
     dispatch.abandon_runs(connection, now)
@@ -215,7 +216,7 @@ def _work(
         log.warning("fence_lost", extra={"data": {"rows": len(claims) - len(rows)}})
     _halt_at_duplicates(connection, rows)
     tickers = [owned.recommendation.ticker for owned in rows]
-    account = read_account(connection, now, desk.calendar, tickers)
+    account = read_account(connection, now, desk.calendar, tickers, desk.broker)
     terms = Terms(run_id, desk.config, desk.broker)
     verdicts = [settle(terms, owned, account) for owned in rows]
     closed = [verdict.closed for verdict in verdicts]

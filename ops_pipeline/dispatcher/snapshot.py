@@ -1,18 +1,20 @@
 """What a run of the dispatcher knows: read once, kept true as its own orders fill."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
 from sqlalchemy import Connection
 
+from ops_pipeline.dispatcher.brokers import Broker, SimulatedBroker, stream_allows
 from ops_pipeline.domain.execution import Book, Order, closing_order, size_order
 from ops_pipeline.domain.gates import CLOSE, Snapshot, number
 from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.domain.stream import Holding, stricter
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.domain.values import Bar
-from ops_pipeline.storage import bars, dispatch, execution, quarantine
+from ops_pipeline.storage import bars, dispatch, execution, quarantine, stream
 from ops_pipeline.storage.dispatch import Owned
 
 SIDES = {"BUY": 1, "SELL": -1}
@@ -28,26 +30,57 @@ class Account:
     book: Book
     bars: Mapping[str, Bar]
     quarantined: frozenset[str]
+    # What the account holds besides: it counts, and is never traded.
+    external: Mapping[str, Holding] = field(default_factory=dict)
+    # Why the stream allows less than the operator; empty where it does not.
+    stream_reason: str = ""
 
     @cached_property
     def marks(self) -> dict[str, float]:
         """The newest price of each ticker that is known."""
         return {ticker: bar.close for ticker, bar in self.bars.items()}
 
+    @property
+    def open_tickers(self) -> frozenset[str]:
+        """All that is held, by whomever it was decided."""
+        return frozenset({*self.book.tickers, *self.external})
+
+    @property
+    def exposure_usd(self) -> float:
+        """What all that is held is worth, long or short."""
+        others = (
+            abs(float(held.quantity)) * self.marks.get(ticker, float(held.price))
+            for ticker, held in self.external.items()
+        )
+        return self.book.exposure_usd + sum(others)
+
 
 def read_account(
-    connection: Connection, now: datetime, calendar: Calendar, tickers: Sequence[str] = ()
+    connection: Connection,
+    now: datetime,
+    calendar: Calendar,
+    tickers: Sequence[str] = (),
+    broker: Broker | None = None,
 ) -> Account:
-    """The account at an instant, with the newest bars of these tickers and of all that is held."""
+    """The account at an instant, with the newest bars of these tickers and of all that is held.
+
+    Of a broker's account, what it holds besides is with it, and the trading state is the stricter
+    of the operator's and of what the trade stream allows.
+    """
+    broker = broker or SimulatedBroker()
     fills = execution.live_fills(connection, calendar.day(now))
-    wanted = sorted({*tickers, *(fill.ticker for fill in fills)})
+    external = {} if broker.fills_at_once else stream.external(connection, dispatch.ACCOUNT)
+    wanted = sorted({*tickers, *external, *(fill.ticker for fill in fills)})
+    allowed, stream_reason = stream_allows(connection, broker, now)
     return Account(
         now=now,
-        trading_state=dispatch.read_trading_state(connection),
+        trading_state=stricter(dispatch.read_trading_state(connection), allowed),
         session=calendar.at(now),
         book=Book(fills),
         bars=bars.newest_bars(connection, wanted, now) if wanted else {},
         quarantined=quarantine.quarantined(connection, now),
+        external=external,
+        stream_reason=stream_reason,
     )
 
 
@@ -72,7 +105,7 @@ def size(owned: Owned, account: Account, config: DispatcherConfig) -> Order | No
         bar.close,
         volatility,
         held,
-        account.book.exposure_usd,
+        account.exposure_usd,
         config,
     )
 
@@ -100,8 +133,8 @@ def snapshot(
         bar_minute=bar.minute if bar else None,
         feature_bar_at=_feature_bar_at(owned),
         session_pnl_usd=book.session_pnl(day, account.marks),
-        open_tickers=book.tickers | {ticker},
-        exposure_usd=book.exposure_usd,
+        open_tickers=account.open_tickers | {ticker},
+        exposure_usd=account.exposure_usd,
         order_quantity=order.quantity if order else None,
         order_notional_usd=_added_notional(order, held),
         held_quantity=held,

@@ -9,27 +9,33 @@ from functools import partial
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from ops_pipeline import __version__
 from ops_pipeline.clients.alpaca_account import clock_skew_seconds
 from ops_pipeline.clients.alpaca_orders import AlpacaOrders
 from ops_pipeline.clients.classifiers import classifier_of
 from ops_pipeline.clients.live import access_of, live_bars, live_news
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.acceptance import Level
-from ops_pipeline.domain.errors import BadConfiguration, OperatorError
+from ops_pipeline.domain.errors import BadConfiguration, NotRunning, OperatorError
+from ops_pipeline.domain.gates import ACTIVE
 from ops_pipeline.domain.machine import disk_verdict
+from ops_pipeline.domain.stream import stream_state, sums_verdict
 from ops_pipeline.domain.thresholds import tier_of
 from ops_pipeline.domain.values import FeedOutcome, FeedStatus
-from ops_pipeline.local.keeper import table_of
+from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.local.machine import free_bytes
 from ops_pipeline.settings import (
+    STREAM,
     BrokerName,
     Settings,
     dispatcher_config_of,
     masked,
     require_consent,
 )
+from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import pending
+from ops_pipeline.storage.stream import read_health
 from ops_pipeline.storage.universe import universe
 
 MAX_SKEW_SECONDS = 2.0
@@ -66,6 +72,8 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
         if settings.broker is BrokerName.ALPACA:
             yield _looked("broker account", lambda: _account(settings, now))
         yield from _feeds(settings, now)
+        if settings.mode.is_followed:
+            yield _looked("trade stream", lambda: _stream(settings, now))
     else:
         for name in ("alpaca bars", "alpaca clock", "feeds"):
             yield Finding(name, Health.UNUSED, f"mode {settings.mode.value} asks nobody")
@@ -161,6 +169,27 @@ def _model(settings: Settings) -> str:
     (score,) = classifier.classify(["Shares rise on strong results"])
     model = classifier.model
     return f"{model.name} ({model.backend}, {model.precision}): {score.label} of a good headline"
+
+
+def _stream(settings: Settings, now: Now) -> str:
+    """The process that follows the account: whether it is heard, current, and all adds up."""
+    with reachable(settings), opened(settings) as engine, engine.connect() as connection:
+        health = read_health(connection, ACCOUNT)
+    state, reason = stream_state(health, now())
+    log_file = log_dir(settings) / f"{STREAM}.log"
+    hint = f"{log_file} begins with its key, database and code; run: ops-pipeline up"
+    if health is None or state != ACTIVE:
+        why = f": {health.reason}" if health and health.reason else ""
+        raise NotRunning(f"{reason}{why}", hint)
+    if health.code_version != __version__:
+        raise BadConfiguration(
+            f"it runs code {health.code_version}, this is {__version__}",
+            "start it anew: ops-pipeline down, then up",
+        )
+    found = sums_verdict(health)
+    if not found.is_normal:
+        raise OperatorError(found.finding, "compare it with Alpaca's own page")
+    return f"{health.holder} is heard, {found.finding}"
 
 
 def _disk(settings: Settings) -> str:

@@ -8,11 +8,13 @@ from sqlalchemy import Connection
 from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.stages import DISPATCH
+from ops_pipeline.domain.stream import stream_state, stricter
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage import dispatch, knowledge, orders
-from ops_pipeline.storage.dispatch import StateChange
-from ops_pipeline.storage.knowledge import Progress
+from ops_pipeline.storage.dispatch import ACCOUNT, StateChange
+from ops_pipeline.storage.knowledge import Progress, clock
 from ops_pipeline.storage.services import Switch, switches
+from ops_pipeline.storage.stream import read_health
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,18 @@ class ServiceStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """What the pipeline does at one instant; the last change of the trading state is with it."""
+    """What the pipeline does at one instant; the last change of the trading state is with it.
+
+    The trading state is the one in force: the stricter of the operator's and of what the trade
+    stream allows. `stream` is None where no account is followed.
+    """
 
     mode: Mode
     now: datetime | None
     session: Session | None
     trading_state: str
     last_change: StateChange | None
+    stream: str | None
     backlog: dict[str, int]
     orders: dict[str, int]
     services: list[ServiceStatus]
@@ -46,13 +53,17 @@ def read_status(connection: Connection, mode: Mode, calendar: Calendar) -> Statu
     newest_run = dispatch.newest_run(connection)
     if newest_run:
         progress[DISPATCH.name] = Progress(DISPATCH.name, newest_run, newest_run)
+    operators = dispatch.read_trading_state(connection)
+    health = read_health(connection, ACCOUNT) if mode.is_followed else None
+    allowed, silent = stream_state(health, clock())
     at = now or datetime.min.replace(tzinfo=calendar.zone)
     return Status(
         mode=mode,
         now=now,
         session=calendar.at(now) if now else None,
-        trading_state=dispatch.read_trading_state(connection),
+        trading_state=stricter(operators, allowed) if mode.needs_stream else operators,
         last_change=next(iter(dispatch.trading_state_changes(connection, 1)), None),
+        stream=(silent or "the trade stream is heard") if mode.is_followed else None,
         backlog=dispatch.status_counts(connection),
         orders=orders.state_counts(connection),
         services=[

@@ -100,17 +100,26 @@ def insert_orders(
         connection.execute(query("orders", "insert_orders"), {"rows": as_rows(rows)})
 
 
-def take_ready(connection: Connection, now: datetime) -> TakenOrder | None:
+def take_ready(
+    connection: Connection, now: datetime, *, closing_only: bool = False
+) -> TakenOrder | None:
     """The next order to hand over, marked as handed over; None where none may be."""
-    return _taken(connection, "take_ready", {"now": now})
+    return _taken(connection, "take_ready", {"now": now, "closing_only": closing_only})
 
 
-def take_again(connection: Connection, order: TakenOrder, now: datetime) -> TakenOrder | None:
+def take_again(
+    connection: Connection, order: TakenOrder, now: datetime, *, closing_only: bool = False
+) -> TakenOrder | None:
     """The same order to hand over once more; None where it may not be, or has changed hands."""
     return _taken(
         connection,
         "take_again",
-        {"recommendation_id": order.recommendation_id, "epoch": order.epoch, "now": now},
+        {
+            "recommendation_id": order.recommendation_id,
+            "epoch": order.epoch,
+            "now": now,
+            "closing_only": closing_only,
+        },
     )
 
 

@@ -28,6 +28,7 @@ with next as (
     where
         ready.state = 'READY' and ready.expires_at > :now
         and (trading_state.state = 'ACTIVE' or (trading_state.state = 'REDUCING' and ready.intent = 'close'))
+        and (ready.intent = 'close' or not cast(:closing_only as boolean))
     order by ready.decided_at, ready.recommendation_id
     limit 1
     for update of ready skip locked
@@ -52,6 +53,7 @@ where
     taken.recommendation_id = :recommendation_id and taken.epoch = :epoch and taken.state = 'UNKNOWN'
     and taken.expires_at > :now
     and (trading_state.state = 'ACTIVE' or (trading_state.state = 'REDUCING' and taken.intent = 'close'))
+    and (taken.intent = 'close' or not cast(:closing_only as boolean))
 returning taken.*;
 
 -- name: take_open
