@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,21 +18,25 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from ops_pipeline import __version__
 from ops_pipeline.cli import market
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Calendar
+from ops_pipeline.domain.stream import Difference
 from ops_pipeline.local.ports import free_port
 from ops_pipeline.sandbox.live import UnfoldingMarket
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS
 from ops_pipeline.sandbox.world import SandboxWorld
-from ops_pipeline.settings import SANDBOX_KEY, SANDBOX_SECRET, Settings
+from ops_pipeline.settings import SANDBOX_KEY, SANDBOX_SECRET, Mode, Settings
 from ops_pipeline.storage import quarantine
-from ops_pipeline.storage.engine import open_engine, server_of
+from ops_pipeline.storage.dispatch import ACCOUNT
+from ops_pipeline.storage.engine import open_engine, opened, server_of
 from ops_pipeline.storage.knowledge import clock, set_present
 from ops_pipeline.storage.migrate import shipped
 from ops_pipeline.storage.quarantine import OVERNIGHT_GAP, SPLIT, Quarantine
+from ops_pipeline.storage.stream import Lease, keep_lease, keep_pass, leave_lease, take_lease
 from ops_pipeline_tests.builders import DAY, NOON
 from ops_pipeline_tests.cli.test_backfill import Installation
 from ops_pipeline_tests.cli.test_verbs import Answer, Run, held_port, run  # noqa: F401 - fixtures
@@ -175,14 +180,77 @@ def test_doctor_in_sandbox_mode_looks_at_everything_once(
     good = ["database", "migrations", "alpaca bars", "alpaca clock", *feeds, "model", "disk"]
     down = ["keeper", "sandbox", "code", "daemon", "web", "stream"]
     assert healths(answer, *good) == dict.fromkeys(good, "ok")
-    assert list(lines(answer)) == [*good, *down]
-    assert len(answer.out.splitlines()) == 1 + len(good) + len(down)
+    silent = "trade stream"
+    assert set(lines(answer)) == {*good, *down, silent}
+    assert len(answer.out.splitlines()) == 1 + len(good) + len(down) + 1
+    assert lines(answer)[silent][0] == NOT_OK
+    assert lines(answer)[silent][1].startswith("the trade stream was never started")
     for name in down:
         assert lines(answer)[name] == (
             NOT_OK,
             "does not run (run: ops-pipeline up --mode sandbox)",
         )
     assert ended(answer) == (1, 0)
+
+
+@pytest.fixture
+def followed(
+    alone: Run, live_databases: Settings, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Run, Settings]]:
+    """A sandbox's account that this test follows."""
+    monkeypatch.setenv("DATABASE_URL", database_url(live_databases))
+    monkeypatch.setenv("OPS_SANDBOX_PORT", sandbox_url.rpartition(":")[2])
+    settings = replace(live_databases, mode=Mode.SANDBOX)
+    with opened(settings) as engine:
+        yield alone, settings
+        with engine.begin() as connection:
+            connection.execute(text("delete from stream_leases"))
+
+
+def hear(settings: Settings, code_version: str = __version__) -> Lease:
+    with opened(settings) as engine, engine.begin() as connection:
+        lease = take_lease(connection, ACCOUNT, "host/1", code_version, 60)
+        assert lease
+        now = clock()
+        keep_lease(connection, lease, 60, connected_at=now, alive_at=now, reason="")
+    return lease
+
+
+def test_doctor_says_who_follows_the_account(followed: tuple[Run, Settings]) -> None:
+    call, settings = followed
+    hear(settings)
+    found = lines(call("doctor", "--mode", "sandbox"))["trade stream"]
+    assert found == ("ok", "host/1 is heard, positions are what orders come to")
+    assert "the trade stream is heard" in call("status", "--mode", "sandbox").out
+
+
+def test_doctor_names_a_stream_of_other_code(followed: tuple[Run, Settings]) -> None:
+    call, settings = followed
+    hear(settings, code_version="0.0.9")
+    health, told = lines(call("doctor", "--mode", "sandbox"))["trade stream"]
+    assert (health, told.partition(",")[0]) == (NOT_OK, "it runs code 0.0.9")
+
+
+def test_doctor_says_why_a_stream_ended(followed: tuple[Run, Settings]) -> None:
+    call, settings = followed
+    lease = hear(settings)
+    with opened(settings) as engine, engine.begin() as connection:
+        leave_lease(connection, lease, "Alpaca refuses the key PK...1")
+    health, told = lines(call("doctor", "--mode", "sandbox"))["trade stream"]
+    assert health == NOT_OK
+    assert told.startswith("nobody follows the trade stream: Alpaca refuses the key PK...1")
+    assert "stream.log" in told
+
+
+def test_doctor_names_an_account_that_does_not_add_up(followed: tuple[Run, Settings]) -> None:
+    call, settings = followed
+    lease = hear(settings)
+    found = Difference("AAPL", Decimal(3), Decimal(2), "")
+    with opened(settings) as engine, engine.begin() as connection:
+        keep_pass(connection, lease, clock(), [found])
+    health, told = lines(call("doctor", "--mode", "sandbox"))["trade stream"]
+    assert health == NOT_OK
+    assert told.startswith("AAPL: 2 held, 3 by its orders")
 
 
 def test_doctor_tells_programs_what_it_tells_people(simulated: Run) -> None:
