@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.retention import (
     CHECK_RESULTS,
+    FRAMES,
     OUTPUT_FILES,
     RUN_EVENTS,
     RUNS,
@@ -32,6 +33,7 @@ from ops_pipeline.settings import Settings
 from ops_pipeline.storage.engine import open_engine, opened
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.retention import (
+    OldFrames,
     OldSignals,
     database_bytes,
     sole_purge,
@@ -105,12 +107,14 @@ def _olds(settings: Settings, now: datetime, pipeline: Engine, dagster: Engine) 
     if settings.mode.is_live:
         # A replay compares a day with what it decided before, however long ago that was.
         olds[SIGNALS] = OldSignals(pipeline, kept.before(SIGNALS, now))
+        olds[FRAMES] = OldFrames(pipeline, kept.before(FRAMES, now))
     return olds
 
 
 def _tables(is_dagster: bool) -> list[str]:  # noqa: FBT001 - one of two databases
-    thinned = (OldTicks, OldEvents, OldChecks, OldRuns)
-    return [table.name for old in thinned for table in old.tables] if is_dagster else ["signals"]
+    if not is_dagster:
+        return ["signals", "broker_frames"]
+    return [table.name for old in (OldTicks, OldEvents, OldChecks, OldRuns) for table in old.tables]
 
 
 def _remove(kind: str, old: Old, on_progress: OnProgress) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 MAX_DAYS = 3_650
 TICKS, RUN_EVENTS, OUTPUT_FILES, SIGNALS = "ticks", "run_events", "output_files", "signals"
-CHECK_RESULTS, RUNS = "check_results", "runs"
+CHECK_RESULTS, RUNS, FRAMES = "check_results", "runs", "frames"
 
 
 @dataclass(frozen=True)

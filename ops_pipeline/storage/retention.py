@@ -48,6 +48,32 @@ class OldSignals:
         return {"before": self.before}
 
 
+@dataclass(frozen=True)
+class OldFrames:
+    """Frames of the trade stream from before an instant that were looked at; their events stay."""
+
+    engine: Engine
+    before: datetime
+
+    def count(self) -> tuple[int, int]:
+        """How many there are, and their bytes."""
+        with self.engine.connect() as connection:
+            found = connection.execute(
+                query("retention", "count_frames"), {"before": self.before}
+            ).one()
+        return found.rows_count, int(found.bytes)
+
+    def remove(self) -> Iterator[tuple[int, int]]:
+        """Delete them batch by batch, each a transaction; yields what went with it."""
+        while True:
+            parameters = {"before": self.before, "batch": BATCH}
+            with self.engine.begin() as connection:
+                gone = connection.execute(query("retention", "remove_frames"), parameters).all()
+            if not gone:
+                return
+            yield len(gone), sum(row.bytes for row in gone)
+
+
 @contextmanager
 def sole_purge(engine: Engine) -> Iterator[None]:
     """Be the only one who purges this mode; the server lets go when the connection ends.

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,10 +20,20 @@ from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.retention import purge, retention
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.retention import Purge, Retention
+from ops_pipeline.domain.stream import BrokerEvent
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage import retention as storage
+from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import open_engine, opened
 from ops_pipeline.storage.retention import OldSignals, sole_purge
+from ops_pipeline.storage.stream import (
+    FrameVerdict,
+    RawFrame,
+    close_frames,
+    insert_events,
+    insert_frames,
+    received_frames,
+)
 from ops_pipeline_tests.builders import NOON
 from ops_pipeline_tests.defs.world import administrator
 from ops_pipeline_tests.storage.rows import insert
@@ -141,7 +152,7 @@ def test_signals_go_that_recommended_nothing_and_all_else_stays(live: Settings) 
     done = purge(live, NOW)
     # The signal of AAPL became a recommendation, and a trade.
     assert tickers(live) == ["AAPL", "TSLA"]
-    assert rows_of(done) == {"signals": 2}
+    assert rows_of(done) == {"signals": 2, "frames": 0}
     assert done.bytes > 100
     assert contents(live) == before
 
@@ -150,7 +161,7 @@ def test_a_signal_of_an_old_minute_that_was_written_lately_stays(live: Settings)
     put_signals(live, "MSFT")
     with opened(live) as engine, engine.begin() as connection:
         connection.execute(text("update signals set written_at = :now"), {"now": NOW})
-    assert rows_of(purge(live, NOW)) == {"signals": 0}
+    assert rows_of(purge(live, NOW)) == {"signals": 0, "frames": 0}
 
 
 def test_a_replay_keeps_its_signals(live: Settings) -> None:
@@ -192,6 +203,7 @@ def test_what_was_thinned_is_vacuumed_and_measured(
     done = purge(live, NOW)
     assert {size.table for size in done.tables} == {
         "signals",
+        "broker_frames",
         "asset_check_executions",
         "event_logs",
         "job_ticks",
@@ -211,9 +223,27 @@ def test_what_was_thinned_is_vacuumed_and_measured(
 def test_days_are_those_of_the_settings(live: Settings) -> None:
     put_signals(live, "MSFT", minute=NOW - timedelta(days=5))
     kept = replace(live, retention=Retention(signals_days=6))
-    assert rows_of(purge(kept, NOW)) == {"signals": 0}
+    assert rows_of(purge(kept, NOW)) == {"signals": 0, "frames": 0}
     shorter = replace(live, retention=Retention(signals_days=4))
-    assert rows_of(purge(shorter, NOW)) == {"signals": 1}
+    assert rows_of(purge(shorter, NOW)) == {"signals": 1, "frames": 0}
+
+
+def test_frames_go_that_were_looked_at_and_what_they_told_stays(live: Settings) -> None:
+    told = BrokerEvent("k1", "new", "o1", "AAPL", "buy", Decimal(0), NOON)
+    with opened(live) as engine:
+        with engine.begin() as connection:
+            for at in (NOW - timedelta(days=8), NOW - timedelta(days=6)):
+                insert_frames(connection, ACCOUNT, [RawFrame("{}", at)] * 3)
+            first, *_, last = received_frames(connection, ACCOUNT, 10)
+            insert_events(connection, ACCOUNT, {"k1": (told, first.id)})
+            done = [first.id, first.id + 1, last.id]
+            close_frames(connection, [FrameVerdict(one, "APPLIED") for one in done])
+        assert rows_of(purge(live, NOW)) == {"signals": 0, "frames": 2}
+        with engine.connect() as connection:
+            left = connection.execute(text("select count(*) from broker_frames")).scalar_one()
+            event = connection.execute(text("select event_key, frame_id from broker_events")).one()
+    # The third of the old ones was never looked at.
+    assert (left, tuple(event)) == (4, ("k1", None))
 
 
 def test_a_second_purge_says_so_and_does_nothing(live: Settings) -> None:
@@ -294,6 +324,7 @@ def test_the_asset_tells_numbers_that_the_ui_draws(
         "output_files": 7,
         "runs": 14,
         "signals": 90,
+        "frames": 7,
     }
     assert told["rows_removed"] == sum(told[kind] for kind in kept)
     assert told["database_bytes_before"] >= told["database_bytes_after"] - 1_000_000 > 1_000_000

@@ -32,6 +32,27 @@ where (gone.minute, gone.ticker) in (
 )
 returning gone.minute, pg_column_size(gone.*) as bytes;
 
+-- name: count_frames
+-- Frames from before an instant that were looked at, and their bytes.
+select
+    count(*) as rows_count,
+    coalesce(sum(pg_column_size(old.*)), 0) as bytes
+from broker_frames as old
+where old.received_at < :before and old.outcome <> 'RECEIVED';
+
+-- name: remove_frames
+-- The first of them.
+delete from broker_frames as gone
+where
+    gone.id in (
+        select old.id
+        from broker_frames as old
+        where old.received_at < :before and old.outcome <> 'RECEIVED'
+        order by old.received_at
+        limit :batch
+    )
+returning pg_column_size(gone.*) as bytes;
+
 -- name: size_of_table
 -- Bytes with indexes, and whether this role may vacuum it; no row where there is no such table.
 select
