@@ -13,6 +13,7 @@ from ops_pipeline.defs.assets.executions import DispatchConfig
 from ops_pipeline.defs.checks.explained import window
 from ops_pipeline.defs.replay import Player
 from ops_pipeline.domain.acceptance import NAMES, Level
+from ops_pipeline.domain.sentiment import FOR_PRODUCTION, LINKED, SCORED
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.operations.explain import explain_execution, explain_run
 from ops_pipeline.settings import Settings
@@ -211,9 +212,9 @@ def test_a_replay_prints_every_check_that_is_no_acceptance_query(morning: World)
     morning.execute("delete from signals where minute = :minute", minute=opened(morning)["minute"])
     player = Player(morning.definitions, morning.instance, morning.settings.mode)
     verdicts = {verdict.name: verdict for verdict in _on_a_short_stack(player.check)}
-    assert CHECK in verdicts
+    assert set(verdicts) >= {CHECK, SCORED, LINKED, FOR_PRODUCTION}
     assert set(verdicts) & set(NAMES) == set()
-    assert len(verdicts) == 8
+    assert len(verdicts) == 9
     assert (verdicts[CHECK].level, verdicts["features_are_unique"].finding) == (
         Level.PROBLEM,
         "pass",
