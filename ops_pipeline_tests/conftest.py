@@ -38,7 +38,7 @@ MARKS = {
 # These begin before all others, in this order: the last to end would be waited for alone.
 LONGEST = (
     "proofs/test_chaos.py",
-    "defs/test_whole_session.py",
+    "defs/test_both_ends.py",
     "cli/test_up.py",
     "cli/test_backfill.py",
     "cli/test_bench_tick.py",

@@ -37,6 +37,13 @@ def as_range_by_hand(world: World, minutes: Sequence[datetime]) -> None:
     world.dispatch(minutes)
 
 
+def by_minute_at_the_ends(world: World, minutes: Sequence[datetime]) -> None:
+    """The first 20 and the last 40 minutes one by one, and those between as one range."""
+    as_minutes_by_hand(world, minutes[:20])
+    as_range_by_hand(world, minutes[20:-40])
+    as_minutes_by_hand(world, minutes[-40:])
+
+
 def hashes(template: Settings, day: date, play: Play, *pieces: slice) -> dict[str, str]:
     """What a play of these pieces of a generated day comes to."""
     with open_world(template) as world:
