@@ -21,6 +21,7 @@ from ops_pipeline.domain.retention import (
     Removed,
     TableSize,
 )
+from ops_pipeline.domain.slo import MEGABYTE
 from ops_pipeline.engine.retention import (
     OldChecks,
     OldEvents,
@@ -143,12 +144,19 @@ def retention(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[Any]
 
 
 def _metadata(done: Purge) -> dict[str, Any]:
-    return {
-        "rows_removed": done.rows,
-        "bytes_removed": done.bytes,
-        **{one.kind: one.rows for one in done.removed},
-        "database_bytes_before": done.database_bytes_before,
-        "database_bytes_after": done.database_bytes_after,
+    told = {
+        "removed_rows": done.rows,
+        "removed_mb": _megabytes(done.bytes),
+        **{f"removed_{one.kind}": one.rows for one in done.removed},
+        "database_mb_before": _megabytes(done.database_bytes_before),
+        "database_mb_after": _megabytes(done.database_bytes_after),
         "days_kept": dg.MetadataValue.json({one.kind: one.days for one in done.removed}),
-        "tables": dg.MetadataValue.json({t.table: t.bytes_after for t in done.tables}),
     }
+    if done.tables:
+        sizes = {size.table: _megabytes(size.bytes_after) for size in done.tables}
+        told["tables_mb_after"] = dg.MetadataValue.json(sizes)
+    return told
+
+
+def _megabytes(count: int) -> float:
+    return round(count / MEGABYTE, 1)

@@ -8,7 +8,7 @@ import dagster as dg
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Session
-from ops_pipeline.domain.slo import IN_A_REPLAY, Measurement, session_to_measure
+from ops_pipeline.domain.slo import IN_A_REPLAY, MEGABYTE, Measurement, session_to_measure
 from ops_pipeline.operations.slo import measure_and_keep
 from ops_pipeline.storage.engine import open_engine
 
@@ -63,11 +63,20 @@ def _metadata(measured: Measurement) -> dict[str, Any]:
     told: dict[str, Any] = {
         "session": measured.session_date.isoformat(),
         "minutes": turns.minutes,
-        "skipped": turns.skipped,
-        "late": turns.late,
-        **growth.__dict__,
+        "minutes_skipped": turns.skipped,
+        "minutes_late": turns.late,
+        "event_log_mb": _megabytes(growth.event_log_bytes),
+        "event_log_mb_per_day": _megabytes(growth.event_log_growth_bytes),
+        "database_mb": _megabytes(growth.database_bytes),
+        "database_mb_per_day": _megabytes(growth.database_growth_bytes),
     }
     for phase in measured.phases:
-        numbers = {name: value for name, value in phase.__dict__.items() if name != "phase"}
-        told |= {f"{phase.phase}_{name}": value for name, value in numbers.items()}
+        told[f"{phase.phase}_count"] = phase.count
+        for name, seconds in phase.__dict__.items():
+            if name.endswith("_seconds"):
+                told[f"{phase.phase}_{name}"] = None if seconds is None else round(seconds, 3)
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _megabytes(count: int | None) -> float | None:
+    return None if count is None else round(count / MEGABYTE, 1)

@@ -148,7 +148,7 @@ def _prompt(measured: Measurement, rules: SloRules) -> Verdict:
         return _verdict(PROMPT, Level.CRITICAL, found, expected)
     level = Level.NORMAL if p95 <= warn else Level.PROBLEM if p95 <= error else Level.CRITICAL
     found = f"p95 {p95:.1f} s over {phase.count} minutes"
-    return _verdict(PROMPT, level, found, expected, p95_seconds=p95, minutes=phase.count)
+    return _verdict(PROMPT, level, found, expected, p95_seconds=round(p95, 3), minutes=phase.count)
 
 
 def _skipped(turns: Turns, rules: SloRules) -> Verdict:
@@ -175,7 +175,8 @@ def _growth(growth: Growth, rules: SloRules) -> Verdict:
         return _verdict(GROWTH, Level.NORMAL, found, expected)
     megabytes = grown / MEGABYTE
     level = Level.NORMAL if megabytes <= rules.max_event_log_mb_per_day else Level.PROBLEM
-    return _verdict(GROWTH, level, f"{megabytes:.1f} MB a day", expected, bytes_per_day=grown)
+    found = f"{megabytes:.1f} MB a day"
+    return _verdict(GROWTH, level, found, expected, mb_per_day=round(megabytes, 1))
 
 
 def _count(count: int, minutes: int, first: datetime | None) -> str:
