@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from ops_pipeline.domain.gates import ACTIVE, OPEN, Snapshot
+from ops_pipeline.domain.orders import OrderState
 from ops_pipeline.domain.session import Session
+from ops_pipeline.domain.stream import BrokerEvent, BrokerOrder
 from ops_pipeline.domain.values import Bar, FeatureRow, Fill, NewsEntry, Position
 
 DAY = date(2025, 2, 12)
@@ -93,3 +96,36 @@ def a_fill(quantity: int = 10, price: float = 200.0, **changes: Any) -> Fill:
 def a_position(**changes: Any) -> Position:
     """A long of AAPL since noon, its stop 1 USD below and its target 2 USD above."""
     return replace(Position("AAPL", 10, 200.0, NOON, DAY, 199.0, 202.0, 240), **changes)
+
+
+def a_broker_order(**changes: Any) -> BrokerOrder:
+    """Ten shares of AAPL that a broker was asked for at noon, and works on."""
+    order = BrokerOrder(
+        broker_order_id="b-1",
+        client_order_id="by-hand-1",
+        ticker="AAPL",
+        side="buy",
+        quantity=Decimal(10),
+        state=OrderState.ACKED,
+        filled_quantity=Decimal(0),
+        filled_price=None,
+        created_at=NOON,
+        told_at=NOON,
+    )
+    return replace(order, **changes)
+
+
+def a_broker_event(**changes: Any) -> BrokerEvent:
+    """A fill of four shares of that order for 200 USD each, a second after noon."""
+    event = BrokerEvent(
+        key="e-1",
+        name="partial_fill",
+        broker_order_id="b-1",
+        ticker="AAPL",
+        side="buy",
+        filled_quantity=Decimal(4),
+        at=NOON + timedelta(seconds=1),
+        quantity=Decimal(4),
+        price=Decimal(200),
+    )
+    return replace(event, **changes)

@@ -21,10 +21,15 @@ from ops_pipeline_tests.storage.trade import (
 
 BY_NAME = {table.name: table for table in TABLES}
 # What is no part of a session: it is set before one is played, or moved while it is; a crash adds
-# attempts, a replay has no orders and measures nothing, and each installation is its own.
+# attempts, a replay has no orders and measures nothing, no broker tells it of any, and each
+# installation is its own.
 LEFT_OUT = {
     "accounts",
     "bar_coverage",
+    "broker_events",
+    "broker_frames",
+    "broker_orders",
+    "broker_positions",
     "dispatch_attempts",
     "feed_state",
     "installation",
@@ -38,6 +43,7 @@ LEFT_OUT = {
     "replay_sessions",
     "schema_migrations",
     "services",
+    "stream_leases",
     "trading_state",
     "trading_state_changes",
     "universe",
