@@ -58,12 +58,16 @@ class Update:
 
 @dataclass(frozen=True)
 class Books:
-    """What an account was asked for and holds; `unreadable` says what of it could not be read."""
+    """What an account was asked for and holds; `unreadable` says what of it could not be read.
+
+    `moving` are the tickers whose positions changed while orders were read.
+    """
 
     orders: tuple[BrokerOrder, ...]
     fills: tuple[BrokerEvent, ...]
     holdings: Mapping[str, Holding]
     unreadable: tuple[str, ...] = ()
+    moving: frozenset[str] = frozenset()
 
 
 class AlpacaBooks:
@@ -75,19 +79,25 @@ class AlpacaBooks:
     def read(self, orders_after: datetime, fills_after: datetime) -> Books:
         """Orders that were made and fills that came after these instants, and all positions.
 
-        Positions are read last: what changes meanwhile is in them, and shows as a difference.
+        Positions are read before the orders and after them: what differs has moved meanwhile, and
+        orders that were read may lack it.
 
         Raises:
             OperatorError: Alpaca does not answer, or refuses the key.
         """
         faults: list[str] = []
+        before = self._positions([])
         try:
             orders = _readable(self._pages_of_orders(orders_after), read_order, faults)
             fills = _readable(self._pages_of_fills(fills_after), read_fill, faults)
         except Unreadable as error:
             raise AlpacaSilent(f"the end of a page cannot be read ({error})") from None
-        held = _readable(self._list("/positions", {}), _read_holding, faults)
-        return Books(tuple(orders), tuple(fills), dict(held), tuple(faults))
+        held = self._positions(faults)
+        moving = {t for t in {*before, *held} if before.get(t) != held.get(t)}
+        return Books(tuple(orders), tuple(fills), held, tuple(faults), frozenset(moving))
+
+    def _positions(self, faults: list[str]) -> dict[str, Holding]:
+        return dict(_readable(self._list("/positions", {}), _read_holding, faults))
 
     def _pages_of_orders(self, after: datetime) -> Iterator[Any]:
         # The edge of a page lies between orders of one instant, too.
@@ -98,8 +108,10 @@ class AlpacaBooks:
             new = [one for one in page if not (isinstance(one, dict) and one.get("id") in seen)]
             yield from new
             seen |= {str(one.get("id")) for one in page if isinstance(one, dict)}
-            if len(page) < ORDERS_A_PAGE or not new:
+            if len(page) < ORDERS_A_PAGE:
                 return
+            if not new:
+                break
             after = time_of(_document(page[-1]), "created_at") - timedelta(microseconds=1)
         raise AlpacaSilent("its list of orders does not end")
 
@@ -258,7 +270,8 @@ def _key(data: dict[str, Any], name: str, order: BrokerOrder, at: datetime) -> s
 def _state(fields: dict[str, Any], filled: Decimal) -> tuple[OrderState, str]:
     status = text_of(fields, "status")
     if status == REPLACED:
-        return OrderState.CANCELED, f"replaced by {fields.get('replaced_by') or 'another'}"
+        other = text_of(fields, "replaced_by") if fields.get("replaced_by") else "another"
+        return OrderState.CANCELED, f"replaced by {other}"
     state = STATES.get(status)
     if state is None:
         raise Unreadable(f"status {status}")

@@ -28,6 +28,8 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 REFUSALS = 3
 # Longer frames end the connection. A frame of an order has about 2 kB.
 MAX_BYTES = 16 * 2**20
+# What reading a frame ends with where it is not what alpaca-py takes it for.
+UNREADABLE = (ValueError, TypeError, AttributeError, RecursionError)
 _SOCKET = {"ping_interval": 10, "ping_timeout": 20, "max_queue": 4096, "max_size": MAX_BYTES}
 
 Hear = Callable[[str | bytes], None]
@@ -73,6 +75,7 @@ class AlpacaStream:
                 refusals = 0
             except Refused:
                 refusals, reason = refusals + 1, "the key is refused"
+                self._has_heard = False
                 if refusals == REFUSALS:
                     raise BadConfiguration(
                         f"Alpaca refuses the key {self._access.masked_key} for its stream", KEYS
@@ -114,7 +117,7 @@ class AlpacaStream:
                     await reading
                 continue
             error = reading.exception()
-            if error is not None and not isinstance(error, (ValueError, TypeError, AttributeError)):
+            if error is not None and not isinstance(error, UNREADABLE):
                 raise error
             # What alpaca-py cannot read was heard before, and is kept.
         return watching.result()
