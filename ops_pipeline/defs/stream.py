@@ -27,6 +27,7 @@ TOLD = timedelta(minutes=5)
 trade_stream = dg.AssetSpec(
     KEY,
     group_name="stream",
+    deps=["executions"],
     description=(
         "The account at the broker, followed in real time by the process of ops-pipeline"
         " trade-stream. Materialised each five minutes in which it was heard."
