@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from ops_pipeline.cli import market
+from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.sandbox.live import UnfoldingMarket
 from ops_pipeline.sandbox.world import SandboxWorld
 from ops_pipeline.settings import Mode, Settings, load
-from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.engine import open_engine, opened
 from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.universe import replace_universe
 from ops_pipeline_tests.cli.test_verbs import Answer, Run, ready, run  # noqa: F401 - fixtures
 from ops_pipeline_tests.sandbox.served import served
 
 HALF_DAY = date(2025, 11, 28)
+TICKERS = ("AAPL", "MSFT")
 
 
 def rows(
@@ -95,7 +98,7 @@ def market_saved(installation: Installation) -> Installation:
     assert (refused.code, len(refused.error_lines)) == (2, 1)
     assert "no recorded market yet" in refused.err
     days = (HALF_DAY, HALF_DAY)
-    request = market.generated(Mode.REPLAY.calendar, ("AAPL", "MSFT"), days, 7)
+    request = market.generated(Mode.REPLAY.calendar, TICKERS, days, 7)
     market.put(installation.settings, request)
     return installation
 
@@ -149,6 +152,9 @@ def test_backfill_of_a_live_mode_trades_nothing(installation: Installation) -> N
     refused = installation.run("backfill", "--mode", "sandbox", "--from", str(today))
     assert refused.code == 2
     assert "is not over" in refused.err
+    sandbox = replace(installation.settings, mode=Mode.SANDBOX)
+    with opened(sandbox) as engine, engine.begin() as connection:
+        replace_universe(connection, tickers_of(TICKERS))
 
     yesterday = Mode.SANDBOX.calendar.before(today).day
     words = ("backfill", "--mode", "sandbox", "--from", str(yesterday), "--json")
@@ -156,8 +162,7 @@ def test_backfill_of_a_live_mode_trades_nothing(installation: Installation) -> N
         answer = installation.run(*words, OPS_SANDBOX_PORT=url.rpartition(":")[2])
     assert answer.code == 0, answer.err
     (day,) = json.loads(answer.out)["days"]
-    assert day["rows"]["features"] == 1440 * 7
-    sandbox = replace(installation.settings, mode=Mode.SANDBOX)
+    assert day["rows"]["features"] == 1440 * len(TICKERS)
     assert rows(sandbox, "select count(*) from dispatcher_runs") == [(0,)]
     assert rows(sandbox, "select distinct status from dispatch_recommendations") == [("PENDING",)]
     late = "select count(*) from dispatch_recommendations where expires_at > clock_timestamp()"
