@@ -8,14 +8,17 @@ from ops_pipeline.defs.checks.results import evaluation_of, result_of
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.slo import KEY
 from ops_pipeline.domain.acceptance import Level, Verdict
-from ops_pipeline.domain.slo import IN_A_REPLAY, NAMES, verdicts
+from ops_pipeline.domain.slo import GROWTH, IN_A_REPLAY, LATE, NAMES, PROMPT, SKIPPED, verdicts
 from ops_pipeline.settings import slo_rules_of
 from ops_pipeline.storage import slo
 
-SPECS = [
-    dg.AssetCheckSpec(name, asset=KEY, description=f"Limit of the minute loop: {name}")
-    for name in NAMES
-]
+DESCRIPTIONS = {
+    PROMPT: "Signals follow soon on the settling of their minute, at p95.",
+    SKIPPED: "Every minute that was due was taken in its own turn.",
+    LATE: "The signals of a minute are there before the next one settles.",
+    GROWTH: "A day adds no more to Dagster's event log than is allowed for.",
+}
+SPECS = [dg.AssetCheckSpec(name, asset=KEY, description=DESCRIPTIONS[name]) for name in NAMES]
 
 
 @dg.multi_asset_check(specs=SPECS, name="slo_limits")
