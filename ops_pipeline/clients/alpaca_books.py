@@ -60,7 +60,8 @@ class Update:
 class Books:
     """What an account was asked for and holds; `unreadable` says what of it could not be read.
 
-    `moving` are the tickers whose positions changed while orders were read.
+    `moving` are the tickers whose positions changed while orders were read, which began at
+    `begun_at`.
     """
 
     orders: tuple[BrokerOrder, ...]
@@ -68,6 +69,7 @@ class Books:
     holdings: Mapping[str, Holding]
     unreadable: tuple[str, ...] = ()
     moving: frozenset[str] = frozenset()
+    begun_at: datetime | None = None
 
 
 class AlpacaBooks:
@@ -86,6 +88,7 @@ class AlpacaBooks:
             OperatorError: Alpaca does not answer, or refuses the key.
         """
         faults: list[str] = []
+        begun_at = self._now()
         before = self._positions([])
         try:
             orders = _readable(self._pages_of_orders(orders_after), read_order, faults)
@@ -94,7 +97,7 @@ class AlpacaBooks:
             raise AlpacaSilent(f"the end of a page cannot be read ({error})") from None
         held = self._positions(faults)
         moving = {t for t in {*before, *held} if before.get(t) != held.get(t)}
-        return Books(tuple(orders), tuple(fills), held, tuple(faults), frozenset(moving))
+        return Books(tuple(orders), tuple(fills), held, tuple(faults), frozenset(moving), begun_at)
 
     def _positions(self, faults: list[str]) -> dict[str, Holding]:
         return dict(_readable(self._list("/positions", {}), _read_holding, faults))

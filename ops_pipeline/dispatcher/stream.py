@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import Protocol
 
 from sqlalchemy import Engine
@@ -94,6 +95,7 @@ class Follower:
         self._reason = "connecting"
         self._frames_seen = 0
         self._doubted, self._healed = False, 0
+        self._storing = Lock()
         self._listener = self.listening(self._hear, self._tell)
 
     async def run(self) -> None:
@@ -103,6 +105,7 @@ class Follower:
             Unsafe: another process follows the account, or does by now.
             BadConfiguration: the broker refuses the key.
         """
+        self._loop = asyncio.get_running_loop()
         lease = await asyncio.to_thread(self._take)
         reason = "ended"
         try:
@@ -188,6 +191,11 @@ class Follower:
                 await asyncio.sleep(self.pace.again)
 
     def _store(self, lease: Lease) -> None:
+        # A thread that was left alone at the end may still be at it.
+        with self._storing:
+            self._store_all(lease)
+
+    def _store_all(self, lease: Lease) -> None:
         while True:
             batch = [self._waiting[at] for at in range(min(len(self._waiting), AT_ONCE))]
             if batch:
@@ -196,7 +204,7 @@ class Follower:
                     self._waiting.popleft()
             if apply_frames(self.engine, lease).unreadable:
                 # What it would have told is asked for.
-                self._look_now.set()
+                self._look_soon()
             if not batch:
                 return
 
@@ -219,6 +227,10 @@ class Follower:
                 self._listener.reconnect()
             frames_before = self._frames_seen
 
+    def _look_soon(self) -> None:
+        """Ask for the whole account once more; said by another thread than that of the loop."""
+        self._loop.call_soon_threadsafe(self._look_now.set)
+
     def _ask(self, lease: Lease) -> None:
         """Ask, and join the answers; how many orders no frame had told so well is remembered."""
         orders_from, fills_from = asked_from(self.engine, self.account, clock())
@@ -228,9 +240,11 @@ class Follower:
             data = {"count": len(look.unreadable), "first": look.unreadable[0]}
             log.error("answers_unreadable", extra={"data": data})
         unexplained = [one.ticker for one in look.differences if not one.is_explained]
+        if not look.is_settled:
+            self._look_soon()
         if unexplained and not self._doubted:
             # An order may have moved between two answers.
-            self._look_now.set()
+            self._look_soon()
         elif unexplained:
             log.error("account_does_not_add_up", extra={"data": {"tickers": unexplained}})
         self._doubted = bool(unexplained)

@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 AT_ONCE = 500
 # Orders and fills are asked for from so long before the newest that is known.
 OVERLAP, FIRST_LOOK = timedelta(minutes=5), timedelta(days=7)
+# The database's clock may be behind ours by so much.
+CLOCKS = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,15 @@ class Applied:
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at the account has found: what no frame had told, and what does not add up."""
+    """What a look at the account has found: what no frame had told, and what does not add up.
+
+    The first look counts when nothing moved meanwhile; until then it is not `is_settled`.
+    """
 
     healed: int
     differences: tuple[Difference, ...]
     unreadable: tuple[str, ...]
+    is_settled: bool = True
 
 
 def keep_frames(engine: Engine, lease: Lease, frames: Sequence[RawFrame]) -> None:
@@ -112,6 +118,7 @@ def _applied(engine: Engine, lease: Lease, kept: Sequence[KeptFrame]) -> list[Fr
         reason = f"the database refuses it: {type(error.orig).__name__}"
     verdict = FrameVerdict(kept[0].id, UNREADABLE, reason)
     with engine.begin() as connection:
+        storage.require_lease(connection, lease)
         storage.close_frames(connection, [verdict])
     return [verdict]
 
@@ -169,7 +176,8 @@ def _to_ledger(connection: Connection, order: BrokerOrder) -> None:
     if not order.client_order_id.startswith(CLIENT_ID_PREFIX):
         return
     ours = orders.take_told(connection, order.client_order_id)
-    if ours is None:
+    # The same id under another one of the broker's replaced ours; the dispatcher asks for it.
+    if ours is None or ours.broker_order_id not in (None, order.broker_order_id):
         return
     report = _report(order)
     if report.ticket != ours.ticket:
@@ -204,13 +212,21 @@ def _whole(quantity: Decimal) -> int:
 
 
 def asked_from(engine: Engine, account: str, now: datetime) -> tuple[datetime, datetime]:
-    """From when on orders and fills have to be asked for, so that nothing can be missed."""
+    """From when on orders and fills have to be asked for, so that nothing can be missed.
+
+    A frame may have told of what is new before anybody asked for what came before it: what counts
+    is the last look.
+    """
     with engine.connect() as connection:
         since = storage.since(connection, account)
-    first = now - FIRST_LOOK
-    newest = since.newest_order - OVERLAP if since.newest_order else first
-    orders_from = min(newest, since.oldest_open - OVERLAP) if since.oldest_open else newest
-    return orders_from, since.newest_fill - OVERLAP if since.newest_fill else first
+        health = storage.read_health(connection, account)
+    passed_at = health.passed_at if health else None
+    if passed_at is None:
+        return now - FIRST_LOOK, now - FIRST_LOOK
+    # The broker's clock and ours may differ.
+    known = [passed_at, *filter(None, (since.oldest_open, since.newest_order))]
+    fills_from = min(passed_at, since.newest_fill or passed_at)
+    return min(known) - OVERLAP, fills_from - OVERLAP
 
 
 def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
@@ -226,19 +242,29 @@ def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
     with engine.begin() as connection:
         storage.require_lease(connection, lease)
         health = storage.read_health(connection, account)
+        moving = _moving(connection, account, books)
         fills = {fill.key: (fill, None) for fill in books.fills}
         storage.insert_events(connection, account, fills)
         changed = apply_orders(connection, account, books.orders)
         by_orders = storage.sums(connection, account)
         by_broker = {ticker: one.quantity for ticker, one in books.holdings.items()}
         is_first = health is None or health.passed_at is None
+        if is_first and moving:
+            return Look(0, (), books.unreadable, is_settled=False)
         before = _before(by_orders, by_broker) if is_first else {}
-        found = [] if is_first else differences(by_orders, by_broker, (o.ticker for o in changed))
+        moving |= {order.ticker for order in changed}
+        found = [] if is_first else differences(by_orders, by_broker, moving)
         nothing = Holding(ZERO, ZERO)
         held = {t: books.holdings.get(t, nothing) for t in {*books.holdings, *before}}
         storage.put_positions(connection, account, held, now, before)
         storage.keep_pass(connection, lease, now, found)
     return Look(0 if is_first else len(changed), tuple(found), books.unreadable)
+
+
+def _moving(connection: Connection, account: str, books: Books) -> set[str]:
+    """Tickers of which orders and positions may have been told at different instants."""
+    told = books.begun_at and storage.moved_since(connection, account, books.begun_at - CLOCKS)
+    return {*books.moving, *(told or ())}
 
 
 def _before(by_orders: dict[str, Decimal], by_broker: dict[str, Decimal]) -> dict[str, Decimal]:

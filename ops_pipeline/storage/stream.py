@@ -147,6 +147,8 @@ def leave_lease(connection: Connection, lease: Lease, reason: str) -> None:
 def require_lease(connection: Connection, lease: Lease) -> None:
     """Go on only while nobody else follows the account, and keep it so until the commit.
 
+    Two transactions that call it wait for each other, so that neither undoes what the other tells.
+
     Raises:
         LeaseLost: somebody does.
     """
@@ -279,6 +281,12 @@ def put_orders(connection: Connection, account: str, orders: Iterable[BrokerOrde
     if rows:
         parameters = {"account": account, "rows": as_rows(rows)}
         connection.execute(query("stream", "put_orders"), parameters)
+
+
+def moved_since(connection: Connection, account: str, since: datetime) -> set[str]:
+    """Tickers of the orders of which something new was told since an instant."""
+    rows = connection.execute(query("stream", "moved_since"), {"account": account, "since": since})
+    return {row[0] for row in rows}
 
 
 def all_orders(connection: Connection, account: str) -> list[BrokerOrder]:

@@ -19,6 +19,11 @@ SETTLE = timedelta(seconds=80)
 TS = NOON + SETTLE
 CONFIG = DispatcherConfig(confidence_min=0.55)
 FILLED = (
+    "broker_events",
+    "broker_frames",
+    "broker_orders",
+    "broker_positions",
+    "stream_leases",
     "order_intents",
     "dispatch_attempts",
     "dispatch_executions",

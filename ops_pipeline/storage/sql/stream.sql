@@ -40,11 +40,12 @@ set expires_at = clock_timestamp(), connected_at = null, reason = :reason, writt
 where account = :account and epoch = :epoch;
 
 -- name: require_lease
--- Held until the transaction ends: nobody else may begin to follow meanwhile.
+-- Held until the transaction ends: nobody else may begin to follow meanwhile, and what is joined to
+-- the orders is joined one after the other.
 select epoch
 from stream_leases
 where account = :account and epoch = :epoch
-for share;
+for no key update;
 
 -- name: keep_pass
 -- What a look at the whole account has found.
@@ -178,6 +179,12 @@ on conflict (account, broker_order_id) do update
         reason = excluded.reason,
         is_external = excluded.is_external,
         written_at = clock_timestamp();
+
+-- name: moved_since
+-- Tickers of the orders of which something new was told since an instant.
+select distinct ticker
+from broker_orders
+where account = :account and written_at >= :since;
 
 -- name: all_orders
 -- Everything that is known of an account's orders.

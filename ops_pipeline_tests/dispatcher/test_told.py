@@ -1,0 +1,538 @@
+"""What a broker tells, by frames and by requests, reaches the books and our own ledger."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import permutations
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from ops_pipeline.clients.alpaca_books import Books, read_frame, read_order
+from ops_pipeline.dispatcher import told
+from ops_pipeline.dispatcher.run import run_once
+from ops_pipeline.dispatcher.told import (
+    AT_ONCE,
+    FIRST_LOOK,
+    OVERLAP,
+    Applied,
+    Look,
+    apply_frames,
+    asked_from,
+    keep_frames,
+    take_in,
+)
+from ops_pipeline.domain.orders import OrderTicket
+from ops_pipeline.domain.stream import Difference, Holding
+from ops_pipeline.storage import stream as storage
+from ops_pipeline.storage.dispatch import ACCOUNT
+from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.stream import Lease, LeaseLost, RawFrame
+from ops_pipeline_tests.clients.told import BAD_FRAMES, ORDER_ID, a_frame, an_order
+from ops_pipeline_tests.dispatcher.paper import ACCEPT, LOSE_ANSWER, Paper
+from ops_pipeline_tests.dispatcher.world import TS, World
+
+SHARES = 49
+CREATED_AT = datetime(2021, 3, 16, 18, 38, tzinfo=UTC)
+PRICES = {10: "199.5", 30: "200.25", SHARES: "201.125"}
+MOVED = "an order moved meanwhile"
+
+
+@pytest.fixture
+def paper(world: World) -> Paper:
+    """A market of one ticker that is worth 200 USD, and a paper account."""
+    world.trade()
+    return Paper(world)
+
+
+@pytest.fixture
+def lease(world: World) -> Lease:
+    """The right to follow the account."""
+    return follow(world)
+
+
+def follow(world: World, seconds: float = 60.0) -> Lease:
+    with world.engine.begin() as connection:
+        found = storage.take_lease(connection, ACCOUNT, "host/1", "test", seconds)
+    assert found is not None
+    return found
+
+
+def hear(world: World, lease: Lease, *frames: Any) -> Applied:
+    """Keep these frames and look at them; what is no text is made one."""
+    raw = [frame if isinstance(frame, str | bytes) else json.dumps(frame) for frame in frames]
+    keep_frames(world.engine, lease, [RawFrame(one, TS) for one in raw])
+    return apply_frames(world.engine, lease)
+
+
+def outcomes(world: World) -> list[tuple[Any, ...]]:
+    return world.ask(
+        "select outcome, count(*) from broker_frames group by outcome order by outcome"
+    )
+
+
+def decided(paper: Paper, **changes: Any) -> str:
+    """Decide to buy AAPL, and hand it over: the broker works on it. Gives the order's id."""
+    row = paper.world.recommend(**changes)
+    assert run_once(paper.desk, TS).executed == 1
+    paper.broker.script = [ACCEPT]
+    paper.follow()
+    return paper.order_id(row)
+
+
+def ours(order_id: str) -> dict[str, Any]:
+    """What stays the same of the one order of ours, under the id that its broker gave it."""
+    return {"id": f"b0-{order_id[-6:]}", "client_order_id": order_id, "qty": str(SHARES)}
+
+
+def life_of(order_id: str, **changes: Any) -> list[dict[str, Any]]:
+    """The frames of an order of ours: it is new, and filled in three parts."""
+    common = ours(order_id) | changes
+    new = {"status": "new", "filled_qty": "0", "filled_avg_price": None}
+    frames = [a_frame(an_order(**common, **new), event="new", execution_id=f"{order_id}/new")]
+    before = 0
+    for filled, price in PRICES.items():
+        is_whole = filled == SHARES
+        fill = {
+            "status": "filled" if is_whole else "partially_filled",
+            "filled_qty": str(filled),
+            "filled_avg_price": price,
+        }
+        event = {
+            "event": "fill" if is_whole else "partial_fill",
+            "execution_id": f"{order_id}/{filled}",
+            "qty": str(filled - before),
+        }
+        frames.append(a_frame(an_order(**common, **fill), **event))
+        before = filled
+    return frames
+
+
+def books(*orders: dict[str, Any], moving: Sequence[str] = (), **held: int) -> Books:
+    """What an account is asked for; held at 100 USD a share."""
+    holdings = {t: Holding(Decimal(quantity), Decimal(100)) for t, quantity in held.items()}
+    found = tuple(read_order(order) for order in orders)
+    return Books(found, (), holdings, (), frozenset(moving), TS)
+
+
+def look(world: World, lease: Lease, found: Books, now: datetime = TS) -> Look:
+    return take_in(world.engine, lease, found, now)
+
+
+def positions(world: World) -> list[tuple[Any, ...]]:
+    return world.ask("select ticker, before_qty, qty from broker_positions order by ticker")
+
+
+# --- frames
+
+
+def test_a_frame_is_on_disk_before_anybody_looks_at_it(world: World, lease: Lease) -> None:
+    keep_frames(world.engine, lease, [RawFrame(json.dumps(a_frame()), TS)])
+    assert outcomes(world) == [("RECEIVED", 1)]
+    assert world.ask("select 1 from broker_orders") == []
+    assert apply_frames(world.engine, lease) == Applied(1, 0)
+    assert outcomes(world) == [("APPLIED", 1)]
+    known = "select state, filled_qty, filled_price, is_external from broker_orders"
+    assert world.ask(known) == [("PARTIAL", 4, Decimal("187.25"), True)]
+
+
+def test_what_is_told_again_is_repeated_and_changes_nothing(world: World, lease: Lease) -> None:
+    hear(world, lease, a_frame(), a_frame())
+    before = world.ask("select * from broker_orders")
+    hear(world, lease, a_frame())
+    assert outcomes(world) == [("APPLIED", 1), ("REPEATED", 2)]
+    assert world.ask("select * from broker_orders") == before
+    assert world.ask("select count(*) from broker_events") == [(1,)]
+
+
+def test_frames_that_nobody_can_read_are_kept_and_counted_and_the_others_apply(
+    world: World, lease: Lease
+) -> None:
+    frames: list[Any] = []
+    for number, bad in enumerate(BAD_FRAMES.values()):
+        frames += [bad, a_frame(an_order(id=f"o{number}"), execution_id=f"e{number}")]
+    count = len(BAD_FRAMES)
+    assert hear(world, lease, *frames) == Applied(2 * count, count)
+    assert outcomes(world) == [("APPLIED", count), ("UNREADABLE", count)]
+    assert world.ask("select count(*) from broker_orders") == [(count,)]
+    reasons = world.ask("select reason from broker_frames where outcome = 'UNREADABLE'")
+    assert all(reason for (reason,) in reasons)
+    assert world.ask("select max(bytes), max(length(body)) from broker_frames") == [
+        (max(len(bad) for bad in BAD_FRAMES.values()), storage.LONGEST_FRAME)
+    ]
+
+
+def test_a_frame_about_the_connection_that_was_kept_tells_of_no_order(
+    world: World, lease: Lease
+) -> None:
+    frame = {"stream": "listening", "data": {"streams": ["trade_updates"]}}
+    assert hear(world, lease, frame) == Applied(1, 1)
+
+
+def test_a_frame_that_the_database_refuses_stands_alone(
+    world: World, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def negative(body: str) -> Any:
+        update = read_frame(body)
+        assert update is not None
+        is_bad = update.order.broker_order_id == "bad"
+        order = replace(update.order, quantity=Decimal(-1)) if is_bad else update.order
+        return replace(update, order=order)
+
+    monkeypatch.setattr(told, "read_frame", negative)
+    frames = [a_frame(an_order(id=i), execution_id=i) for i in ("a", "bad", "c")]
+    assert hear(world, lease, *frames) == Applied(3, 1)
+    found = world.ask("select outcome, reason from broker_frames order by id")
+    assert [outcome for outcome, _ in found] == ["APPLIED", "UNREADABLE", "APPLIED"]
+    assert "CheckViolation" in found[1][1]
+
+
+def test_frames_wait_while_the_database_is_away(
+    world: World, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise OperationalError("", {}, Exception())
+
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "close_frames", away)
+        with pytest.raises(OperationalError):
+            hear(world, lease, a_frame())
+    assert outcomes(world) == [("RECEIVED", 1)]
+    assert apply_frames(world.engine, lease) == Applied(1, 0)
+
+
+def test_more_frames_than_are_looked_at_at_once_are_looked_at(world: World, lease: Lease) -> None:
+    frames = [a_frame(execution_id=str(number)) for number in range(AT_ONCE + 1)]
+    assert hear(world, lease, *frames) == Applied(AT_ONCE + 1, 0)
+
+
+# --- the fence
+
+
+def test_one_that_lost_its_lease_writes_nothing_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = follow(world, -1.0)
+    keep_frames(world.engine, lost, [RawFrame(json.dumps(a_frame()), TS)])
+    follow(world)
+    tables = ("broker_frames", "broker_events", "broker_orders", "broker_positions")
+    tables += ("stream_leases",)
+
+    def everything() -> list[Any]:
+        return [world.ask(f"select * from {table}") for table in tables]
+
+    before = everything()
+    for write in (
+        lambda: keep_frames(world.engine, lost, [RawFrame("{}", TS)]),
+        lambda: apply_frames(world.engine, lost),
+        lambda: look(world, lost, books(an_order(), AAPL=4)),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    assert everything() == before
+    # Nor what the database refuses.
+    monkeypatch.setattr(told, "_tell", lambda *_: world.execute("select 1 / 0"))
+    with pytest.raises(LeaseLost):
+        apply_frames(world.engine, lost)
+    assert everything() == before
+
+
+# --- our own ledger
+
+FILLED = ("FILLED", SHARES, 201.125, True, True)
+KNOWN = "state, filled_qty, filled_price, filled_at is not null, settled_at is not null"
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_a_fill_reaches_the_ledger_in_whatever_order_frames_come(
+    paper: Paper, lease: Lease, order: tuple[int, ...]
+) -> None:
+    frames = life_of(decided(paper))
+    for number in order:
+        hear(paper.world, lease, frames[number], frames[order[0]])
+    assert paper.order(KNOWN) == FILLED
+    assert paper.world.ask("select is_external, state, filled_qty from broker_orders") == [
+        (False, "FILLED", SHARES)
+    ]
+    assert paper.world.ask("select state from trading_state") == [("ACTIVE",)]
+
+
+def test_the_last_frame_alone_tells_all(paper: Paper, lease: Lease) -> None:
+    hear(paper.world, lease, life_of(decided(paper))[-1])
+    assert paper.order(KNOWN) == FILLED
+
+
+def test_a_request_tells_what_no_frame_did(paper: Paper, lease: Lease) -> None:
+    last = life_of(decided(paper))[-1]
+    found = look(paper.world, lease, books(last["data"]["order"], AAPL=SHARES))
+    assert found == Look(0, (), ())
+    assert paper.order(KNOWN) == FILLED
+    assert positions(paper.world) == [("AAPL", 0, SHARES)]
+
+
+def test_a_fill_that_is_told_before_the_answer_to_its_order_stays(
+    paper: Paper, lease: Lease
+) -> None:
+    def tell(ticket: OrderTicket) -> None:
+        hear(paper.world, lease, life_of(ticket.client_order_id)[-1])
+
+    paper.broker.on_submit = tell
+    decided(paper)
+    assert paper.order(KNOWN) == FILLED
+    paper.pass_time(60)
+    paper.follow()
+    assert paper.order(KNOWN) == FILLED
+
+
+def test_a_frame_tells_of_an_order_whose_answer_was_lost(paper: Paper, lease: Lease) -> None:
+    row = paper.world.recommend()
+    run_once(paper.desk, TS)
+    paper.broker.script = [LOSE_ANSWER]
+    paper.follow()
+    assert paper.order("state") == ("UNKNOWN",)
+    hear(paper.world, lease, life_of(paper.order_id(row))[-1])
+    assert paper.order(KNOWN) == FILLED
+    assert len(paper.broker.posts) == 1
+
+
+def test_dispatcher_and_stream_come_to_the_same_at_the_same_time(
+    paper: Paper, lease: Lease
+) -> None:
+    order_id = decided(paper)
+    frames = life_of(order_id)
+    paper.broker.fill(order_id, SHARES, 201.125)
+
+    def ask() -> None:
+        for _ in range(12):
+            paper.pass_time(60)
+            paper.follow()
+
+    def tell() -> None:
+        for _ in range(3):
+            for frame in frames:
+                hear(paper.world, lease, frame)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(ask), pool.submit(tell)]:
+            done.result(60)
+    assert paper.order("state, filled_qty, filled_price") == ("FILLED", SHARES, 201.125)
+    assert paper.world.ask("select state from trading_state") == [("ACTIVE",)]
+
+
+def test_frames_and_requests_that_are_joined_at_the_same_time_undo_nothing(
+    world: World, lease: Lease
+) -> None:
+    """A request that was answered before the fill comes with the frame that tells of it."""
+    look(world, lease, books())
+    ids = [f"op1-{number:032}" for number in range(30)]
+    lives = [life_of(one) for one in ids]
+
+    def tell() -> None:
+        for life in lives:
+            hear(world, lease, life[-1])
+
+    def ask() -> None:
+        for life in lives:
+            look(world, lease, books(life[0]["data"]["order"]))
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(tell), pool.submit(ask)]:
+            done.result(60)
+    assert world.ask("select state, count(*) from broker_orders group by state") == [("FILLED", 30)]
+
+
+@pytest.mark.parametrize("changes", [{"qty": "50"}, {"qty": "48.5"}, {"symbol": "MSFT"}])
+def test_another_order_under_our_id_halts_trading(
+    paper: Paper, lease: Lease, changes: dict[str, Any]
+) -> None:
+    order_id = decided(paper)
+    hear(paper.world, lease, life_of(order_id, **changes)[0])
+    assert paper.world.ask("select state, reason from trading_state") == [
+        ("HALTED", f"the broker has another order under the id {order_id}")
+    ]
+    assert paper.order("state, filled_qty") == ("ACKED", 0)
+
+
+def test_an_order_that_was_replaced_is_left_to_who_asks_for_the_other(
+    paper: Paper, lease: Lease
+) -> None:
+    order_id = decided(paper)
+    order = an_order(
+        **ours(order_id),
+        status="replaced",
+        filled_qty="0",
+        replaced_by=ORDER_ID,
+    )
+    hear(paper.world, lease, a_frame(order, event="replaced"))
+    assert paper.order("state") == ("ACKED",)
+    assert paper.world.ask("select state from broker_orders") == [("CANCELED",)]
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("canceled", "CANCELED"), ("rejected", "REJECTED"), ("expired", "CANCELED")],
+)
+def test_an_order_that_ends_without_a_fill_ends_in_the_ledger(
+    paper: Paper, lease: Lease, status: str, state: str
+) -> None:
+    order_id = decided(paper)
+    order = an_order(**ours(order_id), status=status, filled_qty="0")
+    hear(paper.world, lease, a_frame(order, event=status))
+    assert paper.order("state, filled_qty, reason") == (state, 0, f"Alpaca calls it {status}")
+
+
+def test_another_order_under_our_id_that_replaced_ours_is_left_to_who_asks_for_it(
+    paper: Paper, lease: Lease
+) -> None:
+    order_id = decided(paper)
+    frame = life_of(order_id, id="another")[-1]
+    assert hear(paper.world, lease, frame) == Applied(1, 0)
+    look(paper.world, lease, books(frame["data"]["order"]))
+    assert paper.order("state, filled_qty") == ("ACKED", 0)
+    assert paper.world.ask("select state from broker_orders") == [("FILLED",)]
+
+
+def test_an_order_with_our_prefix_that_nobody_decided_is_external(
+    world: World, lease: Lease
+) -> None:
+    hear(world, lease, a_frame(an_order(client_order_id="op1-of-another-database")))
+    assert world.ask("select is_external from broker_orders") == [(True,)]
+
+
+def test_an_order_that_was_not_handed_over_yet_is_not_taken(paper: Paper, lease: Lease) -> None:
+    row = paper.world.recommend()
+    run_once(paper.desk, TS)
+    hear(paper.world, lease, life_of(paper.order_id(row))[-1])
+    assert paper.order("state, filled_qty") == ("READY", 0)
+
+
+# --- the whole account
+
+
+def test_what_was_held_before_the_first_look_is_no_difference(world: World, lease: Lease) -> None:
+    filled = an_order(status="filled", filled_qty="10")
+    assert look(world, lease, books(filled, AAPL=13, MSFT=-2)) == Look(0, (), ())
+    assert positions(world) == [("AAPL", 3, 13), ("MSFT", -2, -2)]
+    assert look(world, lease, books(filled, AAPL=13, MSFT=-2)) == Look(0, (), ())
+
+
+def test_what_was_sold_before_the_first_look_is_what_was_held_before(
+    world: World, lease: Lease
+) -> None:
+    sold = an_order(status="filled", filled_qty="10", side="sell")
+    assert look(world, lease, books(sold)).differences == ()
+    assert positions(world) == [("AAPL", 10, 0)]
+    assert look(world, lease, books(sold)).differences == ()
+
+
+def test_the_first_look_counts_when_nothing_moved_meanwhile(world: World, lease: Lease) -> None:
+    """An order that is filled while it is read would count as held before, for ever."""
+    half, whole = an_order(), an_order(status="filled", filled_qty="10")
+    found = look(world, lease, books(half, moving=["AAPL"], AAPL=10))
+    assert (found.is_settled, positions(world)) == (False, [])
+    assert world.ask("select filled_qty from broker_orders") == [(4,)]
+    hear(world, lease, a_frame(whole, event="fill", execution_id="e-2"))
+    # A frame told more than the answers, which are older.
+    late = replace(books(half, AAPL=4), begun_at=clock())
+    assert not look(world, lease, late).is_settled
+    world.execute("update broker_orders set written_at = written_at - interval '9 s'")
+    settled = replace(books(whole, AAPL=10), begun_at=clock())
+    assert look(world, lease, settled).is_settled
+    assert positions(world) == [("AAPL", 0, 10)]
+
+
+def test_an_order_that_moved_meanwhile_explains_a_difference(world: World, lease: Lease) -> None:
+    look(world, lease, books())
+    found = look(world, lease, books(an_order(), AAPL=5))
+    assert found.healed == 1
+    assert found.differences == (Difference("AAPL", Decimal(4), Decimal(5), MOVED),)
+    # By the answers themselves, and by a frame since they were asked for.
+    world.execute("update broker_orders set written_at = written_at - interval '9 s'")
+    for asked in (
+        replace(books(an_order(), moving=["AAPL"], AAPL=5), begun_at=clock()),
+        replace(books(an_order(), AAPL=5), begun_at=clock() - timedelta(minutes=1)),
+    ):
+        assert [one.is_explained for one in look(world, lease, asked).differences] == [True]
+
+
+def test_a_real_drift_is_told_and_not_put_right(world: World, lease: Lease) -> None:
+    filled = an_order(status="filled", filled_qty="10")
+    look(world, lease, books(filled, AAPL=10))
+    world.execute("update broker_orders set written_at = written_at - interval '1 day'")
+    drifted = replace(books(filled, AAPL=7, TSLA=1), begun_at=clock())
+    drift = (
+        Difference("AAPL", Decimal(10), Decimal(7), ""),
+        Difference("TSLA", Decimal(0), Decimal(1), ""),
+    )
+    for _ in range(3):
+        assert look(world, lease, drifted) == Look(0, drift, ())
+    with world.engine.connect() as connection:
+        health = storage.read_health(connection, ACCOUNT)
+        assert health is not None
+        assert health.differences == drift
+        assert storage.sums(connection, ACCOUNT) == {"AAPL": 10}
+    assert world.ask("select filled_qty from broker_orders") == [(10,)]
+    assert positions(world) == [("AAPL", 0, 7), ("TSLA", 0, 1)]
+    assert look(world, lease, books(filled, AAPL=10)).differences == ()
+
+
+def test_orders_by_hand_are_external_and_no_difference(paper: Paper, lease: Lease) -> None:
+    look(paper.world, lease, books())
+    own = life_of(decided(paper))[-1]
+    by_hand = a_frame(an_order(status="filled", filled_qty="10"), execution_id="hand")
+    hear(paper.world, lease, own, by_hand)
+    orders = own["data"]["order"], by_hand["data"]["order"]
+    assert look(paper.world, lease, books(*orders, AAPL=SHARES + 10)) == Look(0, (), ())
+    found = "select is_external, filled_qty from broker_orders order by filled_qty"
+    assert paper.world.ask(found) == [(True, 10), (False, SHARES)]
+    with paper.world.engine.connect() as connection:
+        external = storage.external(connection, ACCOUNT)
+    assert external == {"AAPL": Holding(Decimal(10), Decimal("187.25"))}
+
+
+def test_what_no_frame_told_is_healed_and_counted(world: World, lease: Lease) -> None:
+    look(world, lease, books())
+    hear(world, lease, a_frame())
+    whole = an_order(status="filled", filled_qty="10")
+    assert look(world, lease, books(whole, AAPL=10)).healed == 1
+    assert look(world, lease, books(whole, AAPL=10)).healed == 0
+
+
+# --- since when
+
+
+def since(world: World, now: datetime = TS) -> tuple[datetime, datetime]:
+    return asked_from(world.engine, ACCOUNT, now)
+
+
+def test_before_the_first_look_a_week_is_asked_for(world: World, lease: Lease) -> None:
+    assert since(world) == (TS - FIRST_LOOK, TS - FIRST_LOOK)
+    hear(world, lease, a_frame())
+    assert since(world) == (TS - FIRST_LOOK, TS - FIRST_LOOK)
+
+
+def test_after_a_look_what_came_shortly_before_it_is_asked_for_again(
+    world: World, lease: Lease
+) -> None:
+    look(world, lease, books())
+    assert since(world) == (TS - OVERLAP, TS - OVERLAP)
+
+
+def test_an_order_that_is_open_is_asked_for_however_old_it_is(world: World, lease: Lease) -> None:
+    look(world, lease, books(an_order()))
+    assert since(world)[0] == CREATED_AT - OVERLAP
+
+
+def test_a_frame_of_a_new_order_does_not_hide_those_before_it(world: World, lease: Lease) -> None:
+    """They were made while nobody listened, and the frame came before the first look."""
+    look(world, lease, books())
+    hour = timedelta(hours=1)
+    newer = an_order(
+        status="filled", created_at=(TS + hour).isoformat(), updated_at=(TS + hour).isoformat()
+    )
+    hear(world, lease, a_frame(newer, event="fill", timestamp=(TS + hour).isoformat()))
+    assert since(world, TS + hour) == (TS - OVERLAP, TS - OVERLAP)
