@@ -110,13 +110,12 @@ class AlpacaStream:
     async def _read(self, stream: "_Stream", watching: "asyncio.Task[str]") -> str:
         while not watching.done():
             reading = asyncio.create_task(stream.read())
-            await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
+            try:
+                await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
                 reading.cancel()
-                with suppress(asyncio.CancelledError):
-                    await reading
-                continue
-            error = reading.exception()
+                await asyncio.gather(reading, return_exceptions=True)
+            error = None if reading.cancelled() else reading.exception()
             if error is not None and not isinstance(error, UNREADABLE):
                 raise error
             # What alpaca-py cannot read was heard before, and is kept.

@@ -1,6 +1,7 @@
 """The stream of an account: every frame is heard, silence is noticed, a bad key ends it."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -194,6 +195,20 @@ def test_a_connection_that_ends_is_replaced_and_nothing_is_told_in_between() -> 
             assert [bool(reason) for reason in ear.told[:6]] == [False, True] * 3
 
     play(scene)
+
+
+def test_one_that_is_ended_leaves_nothing_behind() -> None:
+    left: list[dict[str, Any]] = []
+
+    async def scene() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: left.append(what))
+        broker = Broker()
+        async with following(broker):
+            await until(lambda: broker.listening)
+        gc.collect()
+
+    play(scene)
+    assert left == []
 
 
 def test_on_request_another_connection_begins() -> None:
