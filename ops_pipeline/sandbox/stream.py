@@ -21,12 +21,12 @@ Frames = asyncio.Queue[bytes]
 
 
 class TradeUpdates:
-    """All connections that listen."""
+    """All connections that listen; `connections` is how many there were."""
 
     def __init__(self, faults: Faults, is_authorized: Callable[[str, str], bool]) -> None:
         self._faults, self._is_authorized = faults, is_authorized
         self._listening: dict[int, Frames] = {}
-        self._connections = 0
+        self.connections = 0
 
     def tell(self, event: Event) -> None:
         """Send an event to all who listen."""
@@ -36,8 +36,8 @@ class TradeUpdates:
 
     async def serve(self, socket: WebSocket) -> None:
         """Talk to one client until it goes, or is refused."""
-        self._connections += 1
-        number, frames = self._connections, Frames()
+        self.connections += 1
+        number, frames = self.connections, Frames()
         await socket.accept()
         sending = asyncio.create_task(self._send(socket, number, frames))
         try:

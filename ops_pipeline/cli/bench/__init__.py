@@ -8,6 +8,7 @@ from ops_pipeline.cli.bench.day import day
 from ops_pipeline.cli.bench.dispatch import dispatch
 from ops_pipeline.cli.bench.features import features
 from ops_pipeline.cli.bench.scale import scale
+from ops_pipeline.cli.bench.stream import stream
 from ops_pipeline.cli.bench.tick import tick
 
 app = typer.Typer(help="Measure, and compare with the naive way in the same run.")
@@ -18,3 +19,4 @@ app.command()(day)
 app.command()(backfill)
 app.command()(features)
 app.command()(dispatch)
+app.command()(stream)
