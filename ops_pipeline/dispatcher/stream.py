@@ -210,7 +210,7 @@ class Follower:
 
     async def _look(self, lease: Lease) -> None:
         """Ask for the whole account: at once when something is amiss, and else now and then."""
-        frames_before = -1
+        before: tuple[int, datetime | None] | None = None
         while True:
             try:
                 await asyncio.wait_for(self._look_now.wait(), self.pace.looking)
@@ -218,14 +218,15 @@ class Follower:
             except TimeoutError:
                 pass
             self._look_now.clear()
-            frames_seen, connected = self._frames_seen, self._connected_at
+            seen = self._frames_seen, self._connected_at
             if not await self._tried(lambda: self._ask(lease)):
                 self._look_now.set()
                 await asyncio.sleep(self.pace.again)
                 continue
-            if self._healed and connected and frames_seen == frames_before:
+            # Of what came before the connection no frame tells.
+            if self._healed and self._connected_at and seen == before:
                 self._listener.reconnect()
-            frames_before = self._frames_seen
+            before = self._frames_seen, self._connected_at
 
     def _look_soon(self) -> None:
         """Ask for the whole account once more; said by another thread than that of the loop."""
