@@ -60,8 +60,8 @@ class Update:
 class Books:
     """What an account was asked for and holds; `unreadable` says what of it could not be read.
 
-    `moving` are the tickers whose positions changed while orders were read, which began at
-    `begun_at`.
+    `account` is the broker's own id of it: one that was reset is another one. `moving` are the
+    tickers whose positions changed while orders were read, which began at `begun_at`.
     """
 
     orders: tuple[BrokerOrder, ...]
@@ -70,6 +70,7 @@ class Books:
     unreadable: tuple[str, ...] = ()
     moving: frozenset[str] = frozenset()
     begun_at: datetime | None = None
+    account: str = ""
 
 
 class AlpacaBooks:
@@ -97,7 +98,21 @@ class AlpacaBooks:
             raise AlpacaSilent(f"the end of a page cannot be read ({error})") from None
         held = self._positions(faults)
         moving = {t for t in {*before, *held} if before.get(t) != held.get(t)}
-        return Books(tuple(orders), tuple(fills), held, tuple(faults), frozenset(moving), begun_at)
+        return Books(
+            tuple(orders),
+            tuple(fills),
+            held,
+            tuple(faults),
+            frozenset(moving),
+            begun_at,
+            self._account(),
+        )
+
+    def _account(self) -> str:
+        try:
+            return text_of(_document(self._get("/account", {})), "id")
+        except Unreadable as error:
+            raise AlpacaSilent(f"its account cannot be read ({error})") from None
 
     def _positions(self, faults: list[str]) -> dict[str, Holding]:
         return dict(_readable(self._list("/positions", {}), _read_holding, faults))
@@ -130,18 +145,21 @@ class AlpacaBooks:
         raise AlpacaSilent("its list of fills does not end")
 
     def _list(self, path: str, words: Mapping[str, Any]) -> list[Any]:
+        answer = self._get(path, words)
+        if not isinstance(answer, list):
+            raise AlpacaSilent(f"{path} is no list")
+        return answer
+
+    def _get(self, path: str, words: Mapping[str, Any]) -> Any:
         access = self._access
         client = TradingClient(
             access.key, access.secret, url_override=access.trading_url, raw_data=True
         )
         with patient(client, PatientAdapter(ASKING, self._budget, self._now)):
             try:
-                answer = client.get(path, dict(words))
+                return client.get(path, dict(words))
             except APIError as error:
                 raise refusal(error, access) from None
-        if not isinstance(answer, list):
-            raise AlpacaSilent(f"{path} is no list")
-        return answer
 
 
 def read_frame(raw: str | bytes) -> Update | None:

@@ -232,8 +232,8 @@ def asked_from(engine: Engine, account: str, now: datetime) -> tuple[datetime, d
 def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
     """Join what the broker was asked for to what is known, and compare positions with it.
 
-    What the account held before the first look is kept as that; nothing else is ever put right to
-    fit.
+    What the account held before the first look is kept as that, and so is what another account
+    holds, as which it comes back once it was reset; nothing else is ever put right to fit.
 
     Raises:
         LeaseLost: another process follows the account.
@@ -246,18 +246,22 @@ def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
         fills = {fill.key: (fill, None) for fill in books.fills}
         storage.insert_events(connection, account, fills)
         changed = apply_orders(connection, account, books.orders)
+        is_first = health is None or health.passed_at is None
+        if health and health.broker_account not in ("", books.account):
+            log.warning("account_is_another", extra={"data": {"account": account}})
+            storage.forget_before(connection, account)
+            is_first = True
         by_orders = storage.sums(connection, account)
         by_broker = {ticker: one.quantity for ticker, one in books.holdings.items()}
-        is_first = health is None or health.passed_at is None
         if is_first and moving:
             return Look(0, (), books.unreadable, is_settled=False)
-        before = _before(by_orders, by_broker) if is_first else {}
+        before = _before(by_orders, by_broker) if is_first else None
         moving |= {order.ticker for order in changed}
         found = [] if is_first else differences(by_orders, by_broker, moving)
         nothing = Holding(ZERO, ZERO)
-        held = {t: books.holdings.get(t, nothing) for t in {*books.holdings, *before}}
+        held = {t: books.holdings.get(t, nothing) for t in {*books.holdings, *(before or ())}}
         storage.put_positions(connection, account, held, now, before)
-        storage.keep_pass(connection, lease, now, found)
+        storage.keep_pass(connection, lease, now, found, books.account)
     return Look(0 if is_first else len(changed), tuple(found), books.unreadable)
 
 

@@ -112,6 +112,7 @@ class StreamHealth:
     passed_at: datetime | None
     reason: str
     differences: tuple[Difference, ...] = ()
+    broker_account: str = ""
 
 
 def joined(known: BrokerOrder | None, told: BrokerOrder) -> BrokerOrder:

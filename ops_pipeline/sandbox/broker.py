@@ -145,7 +145,9 @@ class Broker:
     listeners: list[Callable[[Event], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._ids = random.Random(f"{self.seed}/ids")  # noqa: S311 - a reproducible account
+        # An account that begins later is another one, and so are its orders.
+        begun = f"{self.seed}/{self.now().isoformat()}/ids"
+        self._ids = random.Random(begun)  # noqa: S311 - a reproducible account
         self._parts = random.Random(f"{self.seed}/parts")  # noqa: S311 - a reproducible account
         self._by_client_id = dict[str, UUID]()
         self.account_id = self._new_id()

@@ -157,7 +157,11 @@ def require_lease(connection: Connection, lease: Lease) -> None:
 
 
 def keep_pass(
-    connection: Connection, lease: Lease, at: datetime, found: Sequence[Difference]
+    connection: Connection,
+    lease: Lease,
+    at: datetime,
+    found: Sequence[Difference],
+    broker_account: str = "",
 ) -> None:
     """Keep what a look at the whole account has found."""
     rows = [
@@ -169,7 +173,12 @@ def keep_pass(
         }
         for one in found
     ]
-    parameters = {**_named(lease), "passed_at": at, "differences": json.dumps(rows)}
+    parameters = {
+        **_named(lease),
+        "passed_at": at,
+        "differences": json.dumps(rows),
+        "broker_account": broker_account,
+    }
     connection.execute(query("stream", "keep_pass"), parameters)
 
 
@@ -313,23 +322,29 @@ def put_positions(
     account: str,
     holdings: Mapping[str, Holding],
     read_at: datetime,
-    before: Mapping[str, Decimal],
+    before: Mapping[str, Decimal] | None,
 ) -> None:
-    """Keep what the account holds; `before` counts for a ticker that is seen for the first time."""
+    """Keep what the account holds; of a first look, what it held before, too."""
     rows = [
         {
             "ticker": ticker,
-            "before_qty": before.get(ticker, ZERO),
+            "before_qty": (before or {}).get(ticker, ZERO),
             "qty": holding.quantity,
             "price": holding.price,
         }
         for ticker, holding in holdings.items()
     ]
     parameters = {"account": account, "read_at": read_at}
-    connection.execute(query("stream", "put_positions"), {**parameters, "rows": as_rows(rows)})
+    put = {**parameters, "rows": as_rows(rows), "is_first": before is not None}
+    connection.execute(query("stream", "put_positions"), put)
     connection.execute(
         query("stream", "close_positions"), {**parameters, "tickers": list(holdings)}
     )
+
+
+def forget_before(connection: Connection, account: str) -> None:
+    """What was held before the first look was another account's."""
+    connection.execute(query("stream", "forget_before"), {"account": account})
 
 
 def external(connection: Connection, account: str) -> dict[str, Holding]:

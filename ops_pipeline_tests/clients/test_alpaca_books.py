@@ -60,6 +60,10 @@ def traded(world: SandboxWorld, count: int, clock: Clock | None = None) -> None:
             clock.now += timedelta(milliseconds=1)
 
 
+def _of_account(name: str, others: dict[str, Any]) -> Answer:
+    return Answer(others.get(name, {"id": "acc"} if name == "account" else []))
+
+
 @contextmanager
 def pages_of(*pages: Any, **others: Any) -> Iterator[AlpacaBooks]:
     """An Alpaca that answers each question for orders with the next of these."""
@@ -69,7 +73,7 @@ def pages_of(*pages: Any, **others: Any) -> Iterator[AlpacaBooks]:
         name = asked.target.partition("?")[0].rpartition("/")[2]
         if name == "orders":
             return Answer(left.pop(0) if len(left) > 1 else left[0])
-        return Answer(others.get(name, []))
+        return _of_account(name, others)
 
     script: Script = answer
     with serving(script) as stub:
@@ -133,7 +137,7 @@ def test_pages_are_read_to_their_end_without_a_gap(
 
     def answer(asked: Asked) -> Answer:
         if "/orders" not in asked.target:
-            return Answer([])
+            return _of_account(asked.target.rpartition("/")[2], {})
         after = datetime.fromisoformat(asked.query["after"])
         rows = [d for d in documents if datetime.fromisoformat(d["created_at"]) > after]
         return Answer(rows[: int(asked.query["limit"])])

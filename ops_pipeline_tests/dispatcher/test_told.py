@@ -127,6 +127,22 @@ def positions(world: World) -> list[tuple[Any, ...]]:
     return world.ask("select ticker, before_qty, qty from broker_positions order by ticker")
 
 
+def test_an_account_that_was_reset_begins_anew_and_is_no_difference(
+    world: World, lease: Lease
+) -> None:
+    bought = an_order(status="filled", qty="6", filled_qty="6", filled_avg_price="100")
+    first = replace(books(bought, AAPL=6), account="one")
+    assert look(world, lease, first).differences == ()
+    later = clock() + timedelta(minutes=1)
+    other = replace(books(MSFT=2), account="other", begun_at=later)
+    assert look(world, lease, other).differences == ()
+    assert positions(world) == [("AAPL", -6, 0), ("MSFT", 2, 2)]
+    assert look(world, lease, other).differences == ()
+    drifted_to = {"MSFT": Holding(Decimal(3), Decimal(100))}
+    (drifted,) = look(world, lease, replace(other, holdings=drifted_to)).differences
+    assert (drifted.ticker, drifted.is_explained) == ("MSFT", False)
+
+
 # --- frames
 
 

@@ -55,7 +55,7 @@ def filled(quantity: int, **changes: Any) -> BrokerOrder:
     return a_broker_order(filled_quantity=Decimal(quantity), **changes)
 
 
-def hold(connection: Connection, before: dict[str, Decimal], **held: int) -> None:
+def hold(connection: Connection, before: dict[str, Decimal] | None, **held: int) -> None:
     holdings = {t: Holding(Decimal(quantity), Decimal(100)) for t, quantity in held.items()}
     stream.put_positions(connection, ACCOUNT, holdings, NOON, before)
 
@@ -347,10 +347,18 @@ def test_what_moved_is_told_by_when_it_was_written(connection: Connection) -> No
 def test_positions_are_what_is_held_now_and_what_was_held_first(connection: Connection) -> None:
     held = "select ticker, before_qty, qty from broker_positions order by ticker"
     hold(connection, {"AAPL": Decimal(5)}, AAPL=5, MSFT=1)
-    hold(connection, {"AAPL": Decimal(9)}, AAPL=7)
+    hold(connection, None, AAPL=7)
     assert rows(connection, held) == [("AAPL", 5, 7), ("MSFT", 0, 0)]
-    hold(connection, NOTHING)
+    hold(connection, None)
     assert rows(connection, held) == [("AAPL", 5, 0), ("MSFT", 0, 0)]
+
+
+def test_what_was_held_first_is_forgotten_with_the_account(connection: Connection) -> None:
+    held = "select ticker, before_qty, qty from broker_positions order by ticker"
+    hold(connection, {"AAPL": Decimal(5), "MSFT": Decimal(1)}, AAPL=5, MSFT=1)
+    stream.forget_before(connection, ACCOUNT)
+    hold(connection, {"AAPL": Decimal(-2)}, AAPL=3)
+    assert rows(connection, held) == [("AAPL", -2, 3), ("MSFT", 0, 0)]
 
 
 def test_external_is_what_others_bought_and_what_was_held_before(connection: Connection) -> None:

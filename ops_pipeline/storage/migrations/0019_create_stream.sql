@@ -10,6 +10,8 @@ create table stream_leases (
     connected_at timestamptz,
     alive_at timestamptz,
     passed_at timestamptz,
+    -- As the broker calls it; an account that was reset is another one.
+    broker_account text not null default '',
     reason text not null default '',
     differences jsonb not null default '[]',
     written_at timestamptz not null default clock_timestamp()

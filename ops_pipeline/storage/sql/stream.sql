@@ -50,7 +50,11 @@ for no key update;
 -- name: keep_pass
 -- What a look at the whole account has found.
 update stream_leases
-set passed_at = :passed_at, differences = cast(:differences as jsonb), written_at = clock_timestamp()
+set
+    passed_at = :passed_at,
+    broker_account = :broker_account,
+    differences = cast(:differences as jsonb),
+    written_at = clock_timestamp()
 where account = :account and epoch = :epoch;
 
 -- name: health
@@ -62,6 +66,7 @@ select
     connected_at,
     alive_at,
     passed_at,
+    broker_account,
     reason,
     differences
 from stream_leases
@@ -244,8 +249,14 @@ select
         where account = :account and event in ('fill', 'partial_fill')
     ) as newest_fill;
 
+-- name: forget_before
+-- What the account held before the first look belongs to another account.
+update broker_positions
+set before_qty = 0
+where account = :account;
+
 -- name: put_positions
--- What the account holds; what it held before is kept of the first look.
+-- What the account holds; what it held before is that of the first look.
 insert into broker_positions (account, ticker, before_qty, qty, price, read_at)
 select
     :account as account,
@@ -256,7 +267,13 @@ select
     :read_at as read_at
 from jsonb_populate_recordset(cast(null as broker_positions), cast(:rows as jsonb)) as made
 on conflict (account, ticker) do update
-    set qty = excluded.qty, price = excluded.price, read_at = excluded.read_at;
+    set
+        before_qty = case
+            when cast(:is_first as boolean) then excluded.before_qty else broker_positions.before_qty
+        end,
+        qty = excluded.qty,
+        price = excluded.price,
+        read_at = excluded.read_at;
 
 -- name: close_positions
 -- What the account holds no longer.
