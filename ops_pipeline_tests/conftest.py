@@ -39,6 +39,7 @@ MARKS = {
 LONGEST = (
     "proofs/test_chaos.py",
     "cli/test_up.py",
+    "dispatcher/test_stream_faults.py",
     "cli/test_backfill.py",
     "defs/test_launchers.py",
     "cli/test_model.py",
@@ -47,6 +48,7 @@ LONGEST = (
     "defs/test_both_ends.py",
     "cli/test_bench_tick.py",
     "cli/test_bench_dispatch.py",
+    "cli/test_bench_stream.py",
     "defs/test_slo.py",
     "defs/test_parity.py",
     "dbt/test_features_against_pandas.py",

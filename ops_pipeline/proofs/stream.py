@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -26,7 +27,7 @@ from sqlalchemy import Engine, text
 from ops_pipeline import __version__
 from ops_pipeline.clients.alpaca_books import AlpacaBooks
 from ops_pipeline.clients.alpaca_stream import AlpacaStream
-from ops_pipeline.dispatcher.stream import Follower
+from ops_pipeline.dispatcher.stream import Follower, StreamPace
 from ops_pipeline.domain.errors import OperatorError, TimedOut
 from ops_pipeline.domain.session import floor_minute
 from ops_pipeline.domain.values import Bar
@@ -136,7 +137,7 @@ def measure_stream(
         try:
             broker.start()
             url = _next(told, processes)
-            follower = context.Process(target=_follow, args=(inside, url), daemon=True)
+            follower = context.Process(target=follow, args=(inside, url), daemon=True)
             processes.append(follower)
             follower.start()
             _until(lambda: _is_ready(engine), processes, START_SECONDS)
@@ -241,10 +242,14 @@ def _resident(process: BaseProcess) -> float:
     return float(psutil.Process(process.pid).memory_info().rss) / MEGABYTE
 
 
-def _follow(settings: Settings, url: str) -> None:
-    """The process that follows, until it is terminated."""
+def follow(settings: Settings, url: str, pace: StreamPace | None = None) -> None:
+    """The process that follows the account of a sandbox, until it is terminated.
 
-    async def follow() -> None:
+    Raises:
+        OperatorError: another process follows it, or the key is refused.
+    """
+
+    async def until_terminated() -> None:
         with opened(settings) as engine:
             access = AlpacaAccess(SANDBOX_KEY, SANDBOX_SECRET, url, url)
             follower = Follower(
@@ -253,12 +258,14 @@ def _follow(settings: Settings, url: str) -> None:
                 lambda hear, tell: AlpacaStream(access, hear, tell),
                 ACCOUNT,
                 __version__,
+                pace or StreamPace(),
             )
             following = asyncio.create_task(follower.run())
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, following.cancel)
-            await asyncio.wait({following})
+            with suppress(asyncio.CancelledError):
+                await following
 
-    asyncio.run(follow())
+    asyncio.run(until_terminated())
 
 
 def _tell(rate: int, seconds: float, told: "SimpleQueue[Any]", begin: Any) -> None:
