@@ -115,7 +115,7 @@ class Pipeline:
         require_consent(self.settings, account.number)
         if account.is_blocked:
             raise Unsafe("the broker has blocked the account", "look at it on Alpaca's own page")
-        return PaperBroker(gateway, self.mode.value)
+        return PaperBroker(gateway, self.mode.value, needs_stream=self.mode.needs_stream)
 
     def desk(self, orchestrator_run_id: str) -> Desk:
         """What the dispatcher works with.

@@ -15,7 +15,6 @@ from ops_pipeline.domain.gates import ACTIVE
 from ops_pipeline.domain.orders import OrderTicket, client_order_id
 from ops_pipeline.domain.stream import stream_state
 from ops_pipeline.domain.values import Recommendation
-from ops_pipeline.settings import Mode
 from ops_pipeline.storage import orders, stream
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.execution import ALPACA_PAPER, SIMULATED, Execution
@@ -73,14 +72,10 @@ class PaperBroker:
     gateway: OrderGateway
     mode: str
     pace: Pace = field(default_factory=Pace)
+    needs_stream: bool = False
     status = Status.EXECUTED
     execution_mode = ALPACA_PAPER
     fills_at_once = False
-
-    @property
-    def needs_stream(self) -> bool:
-        """Of a real paper account."""
-        return Mode(self.mode).needs_stream
 
     def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
         """Write down the orders; they are handed over once this is on disk."""

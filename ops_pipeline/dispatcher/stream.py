@@ -68,6 +68,8 @@ class StreamPace:
         looking: how often the whole account is asked for, though all seems well.
         again: how long after a failure of the database or of a request the next try is.
         soon: how long after a fault the whole account is asked for.
+        rest: how long after it was asked for it is left alone: a flood of faults must not use up
+            the broker's rate.
     """
 
     lease: float = 20.0
@@ -75,6 +77,7 @@ class StreamPace:
     looking: float = 30.0
     again: float = 1.0
     soon: float = 0.5
+    rest: float = 2.0
 
 
 @dataclass
@@ -227,6 +230,7 @@ class Follower:
             if self._healed and self._connected_at and seen == before:
                 self._listener.reconnect()
             before = self._frames_seen, self._connected_at
+            await asyncio.sleep(self.pace.rest)
 
     def _look_soon(self) -> None:
         """Ask for the whole account once more; said by another thread than that of the loop."""

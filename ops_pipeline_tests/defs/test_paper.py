@@ -155,6 +155,7 @@ def test_without_consent_no_order_goes_to_a_paper_account(
     number = AlpacaOrders(access, clock).account().number
     _reconfigure(paper, paper_consent=number)
     assert paper.pipeline.broker().execution_mode == "ALPACA_PAPER"
+    assert paper.pipeline.broker().needs_stream
 
 
 def test_a_broker_that_does_not_answer_stops_orders_and_not_the_sweeping(

@@ -12,7 +12,6 @@ from ops_pipeline.dispatcher.run import Desk, run_once
 from ops_pipeline.dispatcher.snapshot import Account, read_account
 from ops_pipeline.domain.orders import OrderState
 from ops_pipeline.domain.stream import BrokerOrder, Holding
-from ops_pipeline.settings import Mode
 from ops_pipeline.storage import dispatch, stream
 from ops_pipeline.storage.stream import Lease
 from ops_pipeline_tests.dispatcher.paper import Paper
@@ -27,7 +26,7 @@ class Followed(Paper):
 
     @property
     def desk(self) -> Desk:
-        broker = PaperBroker(self.broker, Mode.ALPACA_PAPER.value, self.pace)
+        broker = PaperBroker(self.broker, "replay", self.pace, needs_stream=True)
         return replace(self.world.desk, broker=broker)
 
     def account(self) -> Account:

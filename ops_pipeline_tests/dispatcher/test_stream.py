@@ -27,7 +27,7 @@ from ops_pipeline.storage.stream import LeaseLost
 from ops_pipeline_tests.clients.told import BAD_FRAMES, a_frame, an_order
 from ops_pipeline_tests.dispatcher.world import World
 
-QUICK = StreamPace(lease=1.0, holding=0.1, looking=60.0, again=0.05, soon=0.01)
+QUICK = StreamPace(lease=1.0, holding=0.1, looking=60.0, again=0.05, soon=0.01, rest=0.05)
 LOOKING = replace(QUICK, looking=0.2)
 FRAME = json.dumps(a_frame())
 CONTROL = json.dumps({"stream": "listening", "data": {"streams": ["trade_updates"]}})

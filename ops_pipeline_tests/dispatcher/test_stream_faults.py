@@ -43,7 +43,7 @@ from ops_pipeline_tests.sandbox.worlds import HEADERS, WEB, a_world, flat_market
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SEEDS = range(int(os.environ.get("OPS_STREAM_SEEDS", "4")))
-PACE = StreamPace(lease=2.0, holding=0.3, looking=2.0, again=0.2, soon=0.1)
+PACE = StreamPace(lease=2.0, holding=0.3, looking=2.0, again=0.2, soon=0.1, rest=0.05)
 TICKERS = {"AAPL": 100.0, "MSFT": 50.0, "TSLA": 250.0, "NVDA": 125.0, "AMZN": 10.0}
 ORDERS, ORDER_SECONDS = 60, 0.16
 MUTE_SECONDS = 2.0
