@@ -76,7 +76,7 @@ async def streaming(broker: Broker) -> AsyncIterator[Broker]:
         yield broker
 
 
-async def until(ask: Callable[[], object], seconds: float = 8.0) -> None:
+async def until(ask: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until it is so."""
     async with asyncio.timeout(seconds):
         while not ask():
