@@ -122,13 +122,19 @@ class AlpacaStream:
         return watching.result()
 
     async def _watch(self, stream: "_Stream") -> str:
-        """End where nothing comes any more, or on request; why."""
+        """End where nothing comes any more, or on request; why.
+
+        Where we slept ourselves, a stopped process or a closed laptop, what came meanwhile may
+        still wait to be read: the next beat tells.
+        """
         while True:
             await stream.ask_for_life()
+            asked_at = time.monotonic()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), BEAT_SECONDS)
                 return "it was mute: a request found what no frame had told"
-            if (self.seconds_silent or 0.0) > SILENT_SECONDS:
+            has_slept = time.monotonic() - asked_at > 2 * BEAT_SECONDS
+            if not has_slept and (self.seconds_silent or 0.0) > SILENT_SECONDS:
                 return f"nothing came for {SILENT_SECONDS:g} s"
 
     def _heard(self, raw: str | bytes) -> None:

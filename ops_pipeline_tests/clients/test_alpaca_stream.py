@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -61,7 +62,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life are asked for, and missed, soon."""
     monkeypatch.setattr(alpaca_stream, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(alpaca_stream, "SILENT_SECONDS", 0.4)
+    monkeypatch.setattr(alpaca_stream, "SILENT_SECONDS", 0.8)
 
 
 @asynccontextmanager
@@ -149,7 +150,7 @@ def test_a_broker_that_says_nothing_any_more_is_left_and_found_again() -> None:
             broker.is_mute = True
             await until(lambda: (ear.stream.seconds_silent or 0) > 0.2)
             await until(lambda: broker.connections == 2)
-            assert ear.told[1] == "nothing came for 0.4 s"
+            assert ear.told[1] == "nothing came for 0.8 s"
             broker.is_mute = False
             await until(lambda: ear.told[-1] == "" and broker.listening)
             await broker.tell(GOOD)
@@ -165,7 +166,18 @@ def test_a_broker_without_news_shows_life_when_it_is_asked_for_it() -> None:
         async with following(broker) as ear:
             await until(lambda: broker.heard.count("listen") > 20)
             assert broker.connections == 1
-            assert (ear.stream.seconds_silent or 0) < 0.4
+            assert (ear.stream.seconds_silent or 0) < 0.8
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sleep_of_our_own_is_no_silence_of_the_broker() -> None:
+    async def scene() -> None:
+        broker = Broker()
+        async with following(broker) as ear:
+            await until(lambda: broker.heard.count("listen") > 2)
+            time.sleep(1.0)
+            await until(lambda: broker.heard.count("listen") > 6)
+            assert ear.told == [""]
 
     play(scene)
 
