@@ -94,6 +94,6 @@ class Player:
 
 
 def _verdict(evaluation: dg.AssetCheckEvaluation) -> Verdict:
-    level = Level.NORMAL if evaluation.passed else Level.PROBLEM
+    level = Level.NORMAL if evaluation.passed else Level.HIGH
     finding = evaluation.description or str(evaluation.metadata["dbt"].value)
     return Verdict(evaluation.check_name, level, finding)

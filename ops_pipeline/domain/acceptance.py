@@ -8,11 +8,18 @@ from typing import Any
 
 
 class Level(StrEnum):
-    """How bad it is: the runbook's words, in order."""
+    """How bad it is: the words of the runbook's escalation, in order."""
 
     NORMAL = "normal"
-    PROBLEM = "problem"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
     CRITICAL = "critical"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether somebody has to act today."""
+        return self in (Level.HIGH, Level.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -53,16 +60,16 @@ def backlog_state(rows: Sequence[Row], ranges: Ranges) -> Verdict:
     pending, processing = counts.get("PENDING", 0), counts.get("PROCESSING", 0)
     expected = f"PENDING 0-{ranges.pending_max}, PROCESSING 0"
     if processing:
-        return Verdict(BACKLOG, Level.PROBLEM, f"{processing} PROCESSING", counts, expected)
+        return Verdict(BACKLOG, Level.HIGH, f"{processing} PROCESSING", counts, expected)
     if pending > ranges.pending_max:
-        return Verdict(BACKLOG, Level.PROBLEM, f"{pending} PENDING", counts, expected)
+        return Verdict(BACKLOG, Level.HIGH, f"{pending} PENDING", counts, expected)
     return Verdict(BACKLOG, Level.NORMAL, f"{pending} PENDING, none PROCESSING", counts, expected)
 
 
 def stuck_processing(rows: Sequence[Row], ranges: Ranges) -> Verdict:
     """Query 2: nothing has been PROCESSING for more than ten minutes."""
     count = int(rows[0]["count"]) if rows else 0
-    level = Level.PROBLEM if count else Level.NORMAL
+    level = Level.HIGH if count else Level.NORMAL
     return Verdict(STUCK, level, f"{count} stuck", {"count": count}, "0")
 
 
@@ -84,10 +91,10 @@ def recent_dispatcher_runs(
     expected = f"all finished, one in the last {ranges.run_age_max_minutes} min while open"
     finding = f"{len(rows)} runs, {unfinished} unfinished"
     if unfinished:
-        return Verdict(RUNS, Level.PROBLEM, finding, observed, expected)
+        return Verdict(RUNS, Level.HIGH, finding, observed, expected)
     limit = timedelta(minutes=ranges.run_age_max_minutes)
     if is_open and (newest is None or now - newest > limit):
-        return Verdict(RUNS, Level.PROBLEM, "no recent run", observed, expected)
+        return Verdict(RUNS, Level.HIGH, "no recent run", observed, expected)
     return Verdict(RUNS, Level.NORMAL, finding, observed, expected)
 
 
@@ -102,7 +109,7 @@ def execution_volume(rows: Sequence[Row], ranges: Ranges, *, last_24_hours: int 
     observed = {"today": today, "last_24_hours": last_24_hours}
     expected = f"0-{ranges.executions_max} a day, not 0 for 24 h"
     if today > ranges.executions_runaway:
-        return Verdict(VOLUME, Level.PROBLEM, f"{today} today: runaway", observed, expected)
+        return Verdict(VOLUME, Level.HIGH, f"{today} today: runaway", observed, expected)
     if not today and last_24_hours == 0:
-        return Verdict(VOLUME, Level.PROBLEM, "none for 24 h: stall", observed, expected)
+        return Verdict(VOLUME, Level.MEDIUM, "none for 24 h: stall", observed, expected)
     return Verdict(VOLUME, Level.NORMAL, f"{today} today", observed, expected)

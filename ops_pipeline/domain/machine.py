@@ -67,7 +67,7 @@ def clock_verdict(newest: MachineEvent | None, now: datetime) -> Verdict:
     """
     if newest is None or now - newest.at > TOLD_FOR:
         return Verdict(CLOCK, Level.NORMAL, "it runs steadily")
-    return Verdict(CLOCK, Level.PROBLEM, newest.text, {"seconds": newest.seconds})
+    return Verdict(CLOCK, Level.MEDIUM, newest.text, {"seconds": newest.seconds})
 
 
 def disk_verdict(free_bytes: int) -> Verdict:
@@ -76,5 +76,5 @@ def disk_verdict(free_bytes: int) -> Verdict:
     expected = f"> {LOW_BYTES / 1e9:g} GB, at worst {FULL_BYTES / 1e9:g} GB"
     if free_bytes < FULL_BYTES:
         return Verdict(DISK, Level.CRITICAL, found, observed, expected)
-    level = Level.PROBLEM if free_bytes < LOW_BYTES else Level.NORMAL
+    level = Level.MEDIUM if free_bytes < LOW_BYTES else Level.NORMAL
     return Verdict(DISK, level, found, observed, expected)

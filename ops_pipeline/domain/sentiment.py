@@ -42,7 +42,7 @@ def scored_verdict(stories: int, scored: int, waiting: int, given_up: int) -> Ve
     if given_up:
         found += f", {given_up} given up"
     is_normal = scored >= LEAST_SCORED * stories and not given_up
-    return Verdict(SCORED, Level.NORMAL if is_normal else Level.PROBLEM, found, observed, expected)
+    return Verdict(SCORED, Level.NORMAL if is_normal else Level.MEDIUM, found, observed, expected)
 
 
 def linked_verdict(stories: int, linked: int) -> Verdict:
@@ -50,7 +50,7 @@ def linked_verdict(stories: int, linked: int) -> Verdict:
     is_normal = stories < FEW_STORIES or linked >= LEAST_LINKED * stories
     return Verdict(
         LINKED,
-        Level.NORMAL if is_normal else Level.PROBLEM,
+        Level.NORMAL if is_normal else Level.MEDIUM,
         f"{linked} of {stories} name a ticker",
         {"stories": stories, "linked": linked},
         f">= {LEAST_LINKED:.0%} of the stories of the last day, from {FEW_STORIES} stories on",
@@ -62,5 +62,5 @@ def model_verdict(model: Model, *, is_production: bool) -> Verdict:
     is_list = model.backend == "lexicon"
     found = f"{model.name}{', a word list' if is_list else ''}"
     is_normal = not (is_list and is_production)
-    level = Level.NORMAL if is_normal else Level.CRITICAL
+    level = Level.NORMAL if is_normal else Level.HIGH
     return Verdict(FOR_PRODUCTION, level, found, {"backend": model.backend}, "no word list")

@@ -126,7 +126,7 @@ def verdicts(measured: Measurement | None, rules: SloRules) -> list[Verdict]:
     A session of which no minute was due has nothing to be judged by: all four say so, and pass.
     """
     if measured is None:
-        return [_verdict(name, Level.CRITICAL, "no session was measured", "-") for name in NAMES]
+        return [_verdict(name, Level.HIGH, "no session was measured", "-") for name in NAMES]
     if measured.turns.minutes == 0:
         found = f"not run: {measured.session_date} has no minute that was due"
         return [_verdict(name, Level.NORMAL, found, "-") for name in NAMES]
@@ -145,22 +145,22 @@ def _prompt(measured: Measurement, rules: SloRules) -> Verdict:
     p95 = phase.p95_seconds
     if p95 is None:
         found = f"no minute of {measured.session_date} was decided in its own turn"
-        return _verdict(PROMPT, Level.CRITICAL, found, expected)
-    level = Level.NORMAL if p95 <= warn else Level.PROBLEM if p95 <= error else Level.CRITICAL
+        return _verdict(PROMPT, Level.HIGH, found, expected)
+    level = Level.NORMAL if p95 <= warn else Level.LOW if p95 <= error else Level.HIGH
     found = f"p95 {p95:.1f} s over {phase.count} minutes"
     return _verdict(PROMPT, level, found, expected, p95_seconds=round(p95, 3), minutes=phase.count)
 
 
 def _skipped(turns: Turns, rules: SloRules) -> Verdict:
     limit = rules.max_skipped_minutes
-    level = Level.NORMAL if turns.skipped <= limit else Level.CRITICAL
+    level = Level.NORMAL if turns.skipped <= limit else Level.HIGH
     found = _count(turns.skipped, turns.minutes, turns.first_skipped)
     return _verdict(SKIPPED, level, found, f"<= {limit}", skipped=turns.skipped)
 
 
 def _late(turns: Turns, rules: SloRules) -> Verdict:
     limit = rules.max_late_minutes
-    level = Level.NORMAL if turns.late <= limit else Level.PROBLEM
+    level = Level.NORMAL if turns.late <= limit else Level.LOW
     found = _count(turns.late, turns.minutes, turns.first_late)
     return _verdict(LATE, level, found, f"<= {limit}", late=turns.late)
 
@@ -168,13 +168,13 @@ def _late(turns: Turns, rules: SloRules) -> Verdict:
 def _growth(growth: Growth, rules: SloRules) -> Verdict:
     expected = f"<= {rules.max_event_log_mb_per_day:g} MB a day"
     if growth.event_log_bytes is None:
-        return _verdict(GROWTH, Level.PROBLEM, "its size was not measured", expected)
+        return _verdict(GROWTH, Level.LOW, "its size was not measured", expected)
     grown = growth.event_log_growth_bytes
     if grown is None:
         found = "the first look at its size; growth is known from the next one on"
         return _verdict(GROWTH, Level.NORMAL, found, expected)
     megabytes = grown / MEGABYTE
-    level = Level.NORMAL if megabytes <= rules.max_event_log_mb_per_day else Level.PROBLEM
+    level = Level.NORMAL if megabytes <= rules.max_event_log_mb_per_day else Level.LOW
     found = f"{megabytes:.1f} MB a day"
     return _verdict(GROWTH, level, found, expected, mb_per_day=round(megabytes, 1))
 

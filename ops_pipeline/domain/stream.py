@@ -180,7 +180,7 @@ def stricter(one: str, other: str) -> str:
 def live_verdict(health: StreamHealth | None, now: datetime) -> Verdict:
     """Whether the account is followed."""
     state, reason = stream_state(health, now)
-    level = Level.NORMAL if state == ACTIVE else Level.CRITICAL
+    level = Level.NORMAL if state == ACTIVE else Level.HIGH
     lag = health.alive_at and (now - health.alive_at).total_seconds() if health else None
     observed = {"seconds_silent": lag} if lag is not None else {}
     limit = f"heard within {DOWN_AFTER.total_seconds():g} s"

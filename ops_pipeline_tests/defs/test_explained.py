@@ -216,7 +216,7 @@ def test_a_replay_prints_every_check_that_is_no_acceptance_query(morning: World)
     assert set(verdicts) & set(NAMES) == set()
     assert len(verdicts) == 9
     assert (verdicts[CHECK].level, verdicts["features_are_unique"].finding) == (
-        Level.PROBLEM,
+        Level.HIGH,
         "pass",
     )
     assert "links unresolved: signal TSLA" in verdicts[CHECK].finding

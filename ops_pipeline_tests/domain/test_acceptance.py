@@ -38,8 +38,8 @@ def runs(*rows: dict[str, datetime | None], is_open: bool = True) -> Verdict:
     [
         ({}, Level.NORMAL),
         ({"PENDING": 20, "PROCESSING": 0, "SKIPPED": 9_000}, Level.NORMAL),
-        ({"PENDING": 21}, Level.PROBLEM),
-        ({"PENDING": 0, "PROCESSING": 1}, Level.PROBLEM),
+        ({"PENDING": 21}, Level.HIGH),
+        ({"PENDING": 0, "PROCESSING": 1}, Level.HIGH),
     ],
 )
 def test_backlog_state_judges_the_backlog(counts: dict[str, int], level: Level) -> None:
@@ -55,7 +55,7 @@ def test_backlog_state_when_both_are_wrong_then_names_what_is_processing() -> No
     [
         ([], Level.NORMAL),
         ([{"count": 0}], Level.NORMAL),
-        ([{"count": 1}], Level.PROBLEM),
+        ([{"count": 1}], Level.HIGH),
     ],
 )
 def test_stuck_processing_wants_none(rows: list[dict[str, int]], level: Level) -> None:
@@ -77,12 +77,12 @@ def test_duplicate_executions_when_there_is_one_then_critical_and_names_it() -> 
     [
         ([a_run(1), a_run(2)], True, Level.NORMAL),
         ([a_run(5)], True, Level.NORMAL),
-        ([a_run(5.1)], True, Level.PROBLEM),
-        ([], True, Level.PROBLEM),
+        ([a_run(5.1)], True, Level.HIGH),
+        ([], True, Level.HIGH),
         ([a_run(600)], False, Level.NORMAL),
         ([], False, Level.NORMAL),
-        ([a_run(1, seconds=None), a_run(2)], True, Level.PROBLEM),
-        ([a_run(1, seconds=None)], False, Level.PROBLEM),
+        ([a_run(1, seconds=None), a_run(2)], True, Level.HIGH),
+        ([a_run(1, seconds=None)], False, Level.HIGH),
     ],
 )
 def test_recent_dispatcher_runs_wants_finished_and_recent_ones(
@@ -106,10 +106,10 @@ def test_recent_dispatcher_runs_reports_the_longest_run() -> None:
     [
         ([{"count": 12}], 12, Level.NORMAL),
         ([{"count": 200}], 200, Level.NORMAL),
-        ([{"count": 201}], 201, Level.PROBLEM),
+        ([{"count": 201}], 201, Level.HIGH),
         ([{"count": 0}], 3, Level.NORMAL),
-        ([{"count": 0}], 0, Level.PROBLEM),
-        ([], 0, Level.PROBLEM),
+        ([{"count": 0}], 0, Level.MEDIUM),
+        ([], 0, Level.MEDIUM),
     ],
 )
 def test_execution_volume_wants_neither_runaway_nor_stall(
@@ -120,7 +120,7 @@ def test_execution_volume_wants_neither_runaway_nor_stall(
 
 @pytest.mark.parametrize(
     ("level", "is_normal"),
-    [(Level.NORMAL, True), (Level.PROBLEM, False), (Level.CRITICAL, False)],
+    [(Level.NORMAL, True), (Level.HIGH, False), (Level.CRITICAL, False)],
 )
 def test_only_a_normal_verdict_is_normal(level: Level, is_normal: bool) -> None:  # noqa: FBT001
     assert Verdict("any", level, "").is_normal is is_normal

@@ -73,7 +73,7 @@ def test_start_long_ago_counts_as_no_sleep() -> None:
 )
 def test_event_is_told_for_an_hour(event: MachineEvent, text: str) -> None:
     told = clock_verdict(event, AT + timedelta(hours=1))
-    assert (told.name, told.level) == (CLOCK, Level.PROBLEM)
+    assert (told.name, told.level) == (CLOCK, Level.MEDIUM)
     assert told.finding.startswith(text)
     later = clock_verdict(event, AT + timedelta(hours=1, seconds=1))
     assert (later.level, later.finding) == (Level.NORMAL, "it runs steadily")
@@ -87,8 +87,8 @@ def test_clock_that_nothing_happened_to_is_normal() -> None:
     ("free", "level"),
     [
         (5_000_000_000, Level.NORMAL),
-        (4_999_999_999, Level.PROBLEM),
-        (2_000_000_000, Level.PROBLEM),
+        (4_999_999_999, Level.MEDIUM),
+        (2_000_000_000, Level.MEDIUM),
         (1_999_999_999, Level.CRITICAL),
         (0, Level.CRITICAL),
     ],

@@ -120,7 +120,7 @@ def test_a_session_without_a_fault_is_normal() -> None:
 
 
 def test_a_session_that_was_never_measured_passes_nothing() -> None:
-    assert levels(None) == dict.fromkeys(NAMES, Level.CRITICAL)
+    assert levels(None) == dict.fromkeys(NAMES, Level.HIGH)
     assert finding(None, PROMPT) == "no session was measured"
 
 
@@ -134,10 +134,10 @@ def test_a_session_without_a_minute_was_not_run() -> None:
     ("p95", "level"),
     [
         (10.0, Level.NORMAL),
-        (10.1, Level.PROBLEM),
-        (45.0, Level.PROBLEM),
-        (45.1, Level.CRITICAL),
-        (None, Level.CRITICAL),
+        (10.1, Level.LOW),
+        (45.0, Level.LOW),
+        (45.1, Level.HIGH),
+        (None, Level.HIGH),
     ],
 )
 def test_signals_are_judged_by_their_p95(p95: float | None, level: Level) -> None:
@@ -151,7 +151,7 @@ def test_minutes_of_which_none_was_in_turn_are_said_to_be_so() -> None:
 
 def test_one_skipped_minute_is_an_error_and_is_named() -> None:
     measured = a_measurement(turns=Turns(390, 1, 0, NOON))
-    assert levels(measured)[SKIPPED] is Level.CRITICAL
+    assert levels(measured)[SKIPPED] is Level.HIGH
     expected = "1 of 390 minutes, the first at 2025-02-12 12:00 ET (17:00 UTC)"
     assert finding(measured, SKIPPED) == expected
     assert levels(measured)[LATE] is Level.NORMAL
@@ -159,7 +159,7 @@ def test_one_skipped_minute_is_an_error_and_is_named() -> None:
 
 def test_one_late_minute_is_a_warning() -> None:
     measured = a_measurement(turns=Turns(390, 0, 1, None, NOON))
-    assert levels(measured)[LATE] is Level.PROBLEM
+    assert levels(measured)[LATE] is Level.LOW
     assert levels(measured)[SKIPPED] is Level.NORMAL
 
 
@@ -167,10 +167,10 @@ def test_one_late_minute_is_a_warning() -> None:
     ("growth", "level"),
     [
         (Growth(1, 1, round(RULES.max_event_log_mb_per_day * MB), 0), Level.NORMAL),
-        (Growth(1, 1, round(RULES.max_event_log_mb_per_day * MB) + 1, 0), Level.PROBLEM),
+        (Growth(1, 1, round(RULES.max_event_log_mb_per_day * MB) + 1, 0), Level.LOW),
         (Growth(1, 1, -MB, 0), Level.NORMAL),
         (Growth(1, 1), Level.NORMAL),
-        (Growth(), Level.PROBLEM),
+        (Growth(), Level.LOW),
     ],
 )
 def test_growth_of_the_event_log_is_bounded(growth: Growth, level: Level) -> None:
@@ -187,11 +187,11 @@ def test_limits_are_those_of_the_rules() -> None:
     )
     measured = a_measurement(turns=Turns(390, 3, 4, NOON, NOON))
     assert levels(measured, rules) == {
-        PROMPT: Level.CRITICAL,
+        PROMPT: Level.HIGH,
         SKIPPED: Level.NORMAL,
         LATE: Level.NORMAL,
-        GROWTH: Level.PROBLEM,
+        GROWTH: Level.LOW,
     }
     worse = replace(measured, turns=Turns(390, 4, 5, NOON, NOON))
-    assert levels(worse, rules)[SKIPPED] is Level.CRITICAL
-    assert levels(worse, rules)[LATE] is Level.PROBLEM
+    assert levels(worse, rules)[SKIPPED] is Level.HIGH
+    assert levels(worse, rules)[LATE] is Level.LOW

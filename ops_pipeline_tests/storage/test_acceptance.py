@@ -79,7 +79,7 @@ def test_twenty_rows_that_wait_are_normal(healthy: Connection, xnys: Calendar) -
 def test_a_backlog_is_a_problem(healthy: Connection, xnys: Calendar) -> None:
     for n in range(21):
         put_recommendation(healthy, minute=at(n))
-    assert abnormal(healthy, xnys) == {"backlog_state": Level.PROBLEM}
+    assert abnormal(healthy, xnys) == {"backlog_state": Level.HIGH}
 
 
 def test_a_row_left_in_processing_is_a_problem(healthy: Connection, xnys: Calendar) -> None:
@@ -87,7 +87,7 @@ def test_a_row_left_in_processing_is_a_problem(healthy: Connection, xnys: Calend
     run_id = put_run(healthy)
     claim(healthy, run_id)
     dispatch.finish_run(healthy, run_id, TS, released=0, expired=0)
-    assert abnormal(healthy, xnys) == {"backlog_state": Level.PROBLEM}
+    assert abnormal(healthy, xnys) == {"backlog_state": Level.HIGH}
 
 
 def test_a_row_that_is_stuck_for_ten_minutes_is_a_problem(
@@ -121,14 +121,14 @@ def test_an_execution_made_twice_is_critical(healthy: Connection, xnys: Calendar
 
 def test_a_run_that_never_finished_is_a_problem(healthy: Connection, xnys: Calendar) -> None:
     finish(healthy, TS, None)
-    assert abnormal(healthy, xnys) == {"recent_dispatcher_runs": Level.PROBLEM}
+    assert abnormal(healthy, xnys) == {"recent_dispatcher_runs": Level.HIGH}
 
 
 def test_no_run_for_five_minutes_is_a_problem_while_the_market_is_open(
     healthy: Connection, xnys: Calendar
 ) -> None:
     later = TS + timedelta(minutes=5, seconds=1)
-    assert abnormal(healthy, xnys, later) == {"recent_dispatcher_runs": Level.PROBLEM}
+    assert abnormal(healthy, xnys, later) == {"recent_dispatcher_runs": Level.HIGH}
 
 
 def test_no_run_is_normal_while_the_market_is_closed(healthy: Connection, xnys: Calendar) -> None:
@@ -140,7 +140,7 @@ def test_more_than_two_hundred_executions_a_day_are_a_problem(
 ) -> None:
     for n in range(200):
         execute(healthy, TS, n)
-    assert abnormal(healthy, xnys) == {"execution_volume": Level.PROBLEM}
+    assert abnormal(healthy, xnys) == {"execution_volume": Level.HIGH}
 
 
 def test_no_execution_since_the_session_before_is_a_problem(
@@ -148,7 +148,7 @@ def test_no_execution_since_the_session_before_is_a_problem(
 ) -> None:
     finish(connection, YESTERDAY - timedelta(days=1), YESTERDAY)
     finish(connection, TS, TS)
-    assert abnormal(connection, xnys) == {"execution_volume": Level.PROBLEM}
+    assert abnormal(connection, xnys) == {"execution_volume": Level.MEDIUM}
 
 
 def test_no_execution_of_a_pipeline_that_began_today_is_normal(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from ops_pipeline.defs.resources import Pipeline
-from ops_pipeline.domain.acceptance import DUPLICATES, NAMES, Level, Ranges, Verdict
+from ops_pipeline.domain.acceptance import DUPLICATES, NAMES, Ranges, Verdict
 from ops_pipeline.operations.acceptance import examine
 
 SPECS = [
@@ -25,7 +25,7 @@ def acceptance(
 
 def check_result(verdict: Verdict) -> dg.AssetCheckResult:
     """A verdict as Dagster shows it: what was found, what was expected, and how bad it is."""
-    worst = verdict.level is Level.CRITICAL or verdict.name == DUPLICATES
+    worst = verdict.level.is_error or verdict.name == DUPLICATES
     return dg.AssetCheckResult(
         asset_key="executions",
         check_name=verdict.name,

@@ -5,19 +5,19 @@ from typing import Any
 
 import dagster as dg
 
-from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.acceptance import Verdict
 
 
 def evaluation_of(
     asset: str, verdict: Verdict, metadata: Mapping[str, Any]
 ) -> dg.AssetCheckEvaluation:
     """A verdict about an asset: what was found, and how bad it is."""
-    is_error = verdict.level is Level.CRITICAL
+    severity = dg.AssetCheckSeverity.ERROR if verdict.level.is_error else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(asset),
         check_name=verdict.name,
         passed=verdict.is_normal,
-        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        severity=severity,
         description=verdict.finding,
         metadata=dict(metadata),
     )
