@@ -1,59 +1,47 @@
 """The command line."""
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 from sqlalchemy.exc import OperationalError
 
 from ops_pipeline import __version__
-from ops_pipeline.cli import bench, gates, lifecycle, model, service, trading, universe, watch
-from ops_pipeline.cli.backfill import backfill
-from ops_pipeline.cli.chaos import chaos
 from ops_pipeline.cli.console import err, say
-from ops_pipeline.cli.doctor import doctor
-from ops_pipeline.cli.explain import explain
-from ops_pipeline.cli.lookahead import lookahead
-from ops_pipeline.cli.parity import parity
-from ops_pipeline.cli.purge import purge
-from ops_pipeline.cli.replay import replay
-from ops_pipeline.cli.sandbox import sandbox
-from ops_pipeline.cli.slo import slo
-from ops_pipeline.cli.stream import trade_stream
 from ops_pipeline.domain.errors import OperatorError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-app.command()(lifecycle.init)
-app.command()(lifecycle.demo)
-app.command()(lifecycle.up)
-app.command()(lifecycle.down)
-app.command()(sandbox)
-app.command()(watch.status)
-app.command()(watch.check)
-app.command()(slo)
-app.command()(doctor)
-app.command()(trade_stream)
-app.command()(trading.halt)
-app.command()(trading.reduce)
-app.command()(trading.resume)
-app.command()(trading.flatten)
-app.command()(explain)
-app.command()(watch.sql)
-app.command()(replay)
-app.command()(backfill)
-app.command()(parity)
-app.command()(lookahead)
-app.command()(chaos)
-app.command()(purge)
-app.add_typer(service.app, name="service")
-app.add_typer(universe.app, name="universe")
-app.add_typer(gates.app, name="gates")
-app.add_typer(model.app, name="model")
-app.add_typer(bench.app, name="bench")
+# Where each verb stands, in the order in which the help shows them; `app` is a verb with verbs.
+VERBS = {
+    "init": "lifecycle.init",
+    "demo": "lifecycle.demo",
+    "up": "lifecycle.up",
+    "down": "lifecycle.down",
+    "sandbox": "sandbox.sandbox",
+    "status": "watch.status",
+    "check": "watch.check",
+    "slo": "slo.slo",
+    "doctor": "doctor.doctor",
+    "trade-stream": "stream.trade_stream",
+    "halt": "trading.halt",
+    "reduce": "trading.reduce",
+    "resume": "trading.resume",
+    "flatten": "trading.flatten",
+    "explain": "explain.explain",
+    "sql": "watch.sql",
+    "replay": "replay.replay",
+    "backfill": "backfill.backfill",
+    "parity": "parity.parity",
+    "lookahead": "lookahead.lookahead",
+    "chaos": "chaos.chaos",
+    "purge": "purge.purge",
+    "service": "service.app",
+    "universe": "universe.app",
+    "gates": "gates.app",
+    "model": "model.app",
+    "bench": "bench.app",
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,8 +50,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def options(
+def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True)
     ] = False,
@@ -75,10 +62,31 @@ def options(
     """
 
 
+def app(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line for these words: the verb that they begin with, else every verb.
+
+    The others are not imported: a quick look must not wait for pandas and all brokers.
+    """
+    found = typer.Typer(
+        callback=_options,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    for verb in words[:1] if words and words[0] in VERBS else VERBS:
+        module, name = VERBS[verb].split(".")
+        attribute = getattr(import_module(f"{__name__}.{module}"), name)
+        if isinstance(attribute, typer.Typer):
+            found.add_typer(attribute, name=verb)
+        else:
+            found.command(verb)(attribute)
+    return found
+
+
 def main() -> None:
     """Run the command line; an operator's error is one line with the next command to try."""
     try:
-        app()
+        app(sys.argv[1:])()
     except OperatorError as error:
         _report(error)
         sys.exit(error.exit_code)

@@ -93,6 +93,10 @@ class Calendar:
 
 @lru_cache(maxsize=4096)
 def _session(name: str, day: date) -> Session | None:
+    if name == ROUND_THE_CLOCK:
+        # No need to ask the library, whose import takes longer than a look at the status may.
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return Session(day, midnight, midnight + timedelta(days=1))
     calendar = _exchange(name, day.year)
     if not calendar.is_session(day.isoformat()):
         return None

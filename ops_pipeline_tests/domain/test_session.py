@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
+import exchange_calendars
 import pytest
 
 from ops_pipeline.domain.session import (
@@ -254,3 +255,12 @@ def test_newest_closed_minute_has_ended(seconds: float) -> None:
 )
 def test_both_zones_shows_new_york_first(instant: datetime, text: str) -> None:
     assert both_zones(instant) == text
+
+
+@pytest.mark.parametrize("day", [SATURDAY, date(2024, 2, 29), date(2025, 12, 31)])
+def test_the_market_that_never_closes_is_the_librarys(day: date) -> None:
+    library = exchange_calendars.get_calendar("24/7", start="2024-01-01", end="2026-01-15")
+    opens, closes = library.session_open_close(day.isoformat())
+    session = ROUND_THE_CLOCK.on(day)
+    assert session is not None
+    assert (session.opens_at, session.closes_at) == (opens, closes)
