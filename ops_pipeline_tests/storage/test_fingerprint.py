@@ -21,10 +21,14 @@ from ops_pipeline_tests.storage.trade import (
 
 BY_NAME = {table.name: table for table in TABLES}
 # What is no part of a session: it is set before one is played, or moved while it is; a crash adds
-# attempts, a replay has no orders and measures nothing, no broker tells it of any, and each
-# installation is its own.
+# attempts, a replay has no orders and measures nothing, no broker tells it of any, nobody is told
+# of it, and each installation is its own.
 LEFT_OUT = {
     "accounts",
+    "alert_deliveries",
+    "alert_messages",
+    "alert_silences",
+    "alerts",
     "bar_coverage",
     "broker_events",
     "broker_frames",

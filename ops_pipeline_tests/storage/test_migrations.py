@@ -75,18 +75,6 @@ def test_a_gap_or_a_number_that_stands_twice_is_refused(numbers: list[int], name
         check_numbers([Migration(number, f"{number:04}_x.sql", "") for number in numbers])
 
 
-def test_the_shipped_migrations_are_numbered_from_one() -> None:
-    assert [m.number for m in shipped()] == list(range(1, len(shipped()) + 1))
-
-
-def test_every_sql_file_of_the_folder_is_a_migration() -> None:
-    from importlib.resources import files
-
-    folder = files("ops_pipeline.storage").joinpath("migrations")
-    names = {path.name for path in folder.iterdir() if path.name.endswith(".sql")}
-    assert names == {migration.name for migration in shipped()}
-
-
 def test_a_migration_that_was_edited_after_it_ran_is_refused_by_name(empty: Engine) -> None:
     migrate(empty, [FIRST])
     edited = replace(FIRST, sql=FIRST.sql + " -- a word more")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops_pipeline.domain.stages import DATA_STAGES, SERVICES
+from ops_pipeline.storage.migrate import shipped
 from ops_pipeline_tests.conftest import LONGEST
 from ops_pipeline_tests.structure.pages import DOCS
 
@@ -24,6 +25,15 @@ def test_a_stage_has_one_word_on_every_floor(stage: str) -> None:
         f"defs/assets/{stage}.py",
     ]
     assert [floor for floor in floors if not (PACKAGE / floor).exists()] == []
+
+
+def test_migrations_are_numbered_from_one_without_a_gap() -> None:
+    assert [m.number for m in shipped()] == list(range(1, len(shipped()) + 1))
+
+
+def test_every_sql_file_of_the_migrations_is_one() -> None:
+    names = {path.name for path in (PACKAGE / "storage" / "migrations").glob("*.sql")}
+    assert names == {migration.name for migration in shipped()}
 
 
 def test_seven_services_have_switches() -> None:

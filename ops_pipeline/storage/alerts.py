@@ -1,0 +1,330 @@
+"""Alerts, what is said of them, and to which channels it went."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping, TextClause
+
+from ops_pipeline.domain import alerts
+from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.alerts import (
+    FLAPS_WITHIN,
+    Alert,
+    Channel,
+    Kind,
+    Message,
+    Quiet,
+    Silence,
+    message_of,
+    retry_at,
+    silenced_by,
+)
+from ops_pipeline.storage.queries import query
+from ops_pipeline.storage.services import switches
+
+LEASE = "alerts"
+# A sender that says nothing for so long is dead.
+CLAIM_SECONDS = 60
+CLAIMED_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message that is on its way to one channel, and how often it was tried, with this time."""
+
+    id: int
+    channel: str
+    attempts: int
+    message: Message
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """How a channel is: what it got last, how much waits for it, and what was given up."""
+
+    channel: str
+    last_sent_at: datetime | None
+    waiting: int
+    gave_up: int
+    attempts: int
+    last_error: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """A message of an alert, and what became of it at a channel; no channel before it is known."""
+
+    kind: str
+    level: str
+    made_at: datetime
+    channel: str | None
+    state: str | None
+    attempts: int | None
+    sent_at: datetime | None
+    last_error: str | None
+
+
+def observe(
+    connection: Connection,
+    now: datetime,
+    source: str,
+    verdicts: Sequence[Verdict],
+    links: Mapping[str, str] | None = None,
+) -> list[Alert]:
+    """Open, follow and resolve alerts by verdicts; a cause without a verdict stays as it is.
+
+    What is to be said is written in this transaction, and passed on to channels by the process
+    that sends. `links` are paths of the web UI, by cause.
+
+    Returns:
+        The alerts of which something is said now.
+    """
+    causes = [verdict.name for verdict in verdicts]
+    held = {
+        row["cause"]: _alert(row)
+        for row in _rows(connection, query("alerts", "lock_open"), causes=causes)
+    }
+    bad = [v.name for v in verdicts if not v.is_normal and v.name not in held]
+    flaps = _flaps(connection, bad, now) if bad else {}
+    seen = []
+    for verdict in verdicts:
+        if verdict.name in held:
+            seen.append(alerts.followed(held[verdict.name], verdict, now))
+        elif not verdict.is_normal:
+            found = alerts.opened(
+                source,
+                verdict,
+                now,
+                flaps=flaps.get(verdict.name, 0),
+                link=(links or {}).get(verdict.name, ""),
+            )
+            seen.extend(_inserted(connection, found))
+    return _told(connection, seen, now)
+
+
+def open_alerts(connection: Connection) -> list[Alert]:
+    """What is open now, the worst first."""
+    return [_alert(row) for row in _rows(connection, query("alerts", "open_alerts"))]
+
+
+def recent_alerts(connection: Connection, since: datetime | None, limit: int) -> list[Alert]:
+    """Those that are open or ended since then, the newest first."""
+    return [
+        _alert(row)
+        for row in _rows(connection, query("alerts", "recent_alerts"), since=since, limit=limit)
+    ]
+
+
+def read_alert(connection: Connection, number: int) -> Alert | None:
+    """One alert by its number."""
+    return next(
+        (_alert(row) for row in _rows(connection, query("alerts", "one_alert"), id=number)), None
+    )
+
+
+def what_was_told(connection: Connection, alert: Alert) -> list[Told]:
+    """The messages of an alert, in order, for each channel."""
+    rows = _rows(connection, query("alerts", "deliveries_of"), alert_id=alert.id)
+    return [Told(**{key: row[key] for key in Told.__dataclass_fields__}) for row in rows]
+
+
+def insert_message(
+    connection: Connection,
+    message: Message,
+    now: datetime,
+    *,
+    alert_id: int | None = None,
+    session_date: date | None = None,
+) -> int | None:
+    """Say something; None where it was said already."""
+    row = {
+        "kind": message.kind.value,
+        "alert_id": alert_id,
+        "session_date": session_date,
+        "level": message.level.value,
+        "title": message.title,
+        "body": message.body,
+        "link": message.link,
+        "made_at": now,
+    }
+    number: int | None = connection.execute(query("alerts", "insert_message"), row).scalar()
+    return number
+
+
+def pass_on(
+    connection: Connection, now: datetime, channels: Sequence[Channel], quiet: Quiet | None
+) -> int:
+    """Put what was said on its way to each channel that wants it. Returns how many deliveries."""
+    known = [channel.name for channel in channels]
+    connection.execute(query("alerts", "give_up_unknown"), {"channels": known})
+    said = _rows(connection, query("alerts", "new_messages"))
+    count = 0
+    for row in said:
+        level = Level(row["level"])
+        at = quiet.held_until(level, now) if quiet and row["kind"] != Kind.TEST else now
+        for name in _wanted_by(connection, row, channels, now):
+            # Whoever writes the console's log wakes nobody.
+            known_at = now if name == alerts.CONSOLE else at
+            parameters = {"message_id": row["id"], "channel": name, "next_try_at": known_at}
+            count += connection.execute(query("alerts", "insert_delivery"), parameters).rowcount
+    connection.execute(query("alerts", "mark_passed_on"), {"ids": [row["id"] for row in said]})
+    return count
+
+
+def claim_deliveries(
+    connection: Connection, now: datetime, holder: UUID, channels: Sequence[Channel]
+) -> list[Delivery]:
+    """Take what is due, in order; what a dead sender took is taken once more, and then given up."""
+    connection.execute(query("alerts", "end_unclear"), {"now": now})
+    rows = _rows(
+        connection,
+        query("alerts", "claim_deliveries"),
+        now=now,
+        holder=holder,
+        seconds=CLAIM_SECONDS,
+        channels=[channel.name for channel in channels],
+        limit=CLAIMED_AT_ONCE,
+    )
+    found = [(row["message_id"], row["id"], _delivery(row)) for row in rows]
+    return [delivery for _, _, delivery in sorted(found, key=lambda one: one[:2])]
+
+
+def mark_delivery(
+    connection: Connection, delivery: Delivery, now: datetime, holder: UUID, error: str | None
+) -> None:
+    """Keep how an attempt ended; a failed one is tried again, later and later, and given up."""
+    again = retry_at(delivery.attempts, now) if error is not None else None
+    row = {
+        "id": delivery.id,
+        "holder": holder,
+        "state": "SENT" if error is None else "WAITING" if again else "GAVE_UP",
+        "error": error or "",
+        "sent_at": now if error is None else None,
+        "next_try_at": again,
+    }
+    connection.execute(query("alerts", "mark_delivery"), row)
+
+
+def mark_sent_before(connection: Connection, alert: Alert, sent_at: Mapping[str, datetime]) -> None:
+    """Keep that these channels were told of an alert before it could be stored."""
+    for channel, at in sent_at.items():
+        row = {"alert_id": alert.id, "channel": channel, "sent_at": at}
+        connection.execute(query("alerts", "mark_sent_before"), row)
+
+
+def channel_states(connection: Connection) -> list[ChannelState]:
+    """How each channel is to which something was to go."""
+    return [ChannelState(**row) for row in _rows(connection, query("alerts", "channel_states"))]
+
+
+def states_of_message(connection: Connection, message_id: int) -> dict[str, tuple[str, str]]:
+    """What became of one message: state and last error, by channel."""
+    rows = _rows(connection, query("alerts", "deliveries_of_message"), message_id=message_id)
+    return {row["channel"]: (row["state"], row["last_error"]) for row in rows}
+
+
+def silences(connection: Connection, now: datetime) -> list[Silence]:
+    """What nobody is told of now."""
+    return [Silence(**row) for row in _rows(connection, query("alerts", "silences"), now=now)]
+
+
+def silence(connection: Connection, wanted: Silence) -> None:
+    """Say nothing of a cause until then; one that was silenced already is silenced anew."""
+    connection.execute(query("alerts", "upsert_silence"), asdict(wanted))
+
+
+def unsilence(connection: Connection, cause: str) -> bool:
+    """Say all of it again; False where nothing was silenced by these words."""
+    return connection.execute(query("alerts", "delete_silence"), {"cause": cause}).rowcount == 1
+
+
+def opened_between(
+    connection: Connection, start: datetime, end: datetime
+) -> list[tuple[str, int, int]]:
+    """The level, how many alerts opened, and how many of these are open still; the worst first."""
+    rows = connection.execute(query("alerts", "opened_between"), {"start": start, "end": end})
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def has_summary(connection: Connection, session_date: date) -> bool:
+    """Whether a session was summed up already."""
+    asked = query("alerts", "has_summary")
+    return bool(connection.execute(asked, {"session_date": session_date}).scalar_one())
+
+
+def _told(connection: Connection, seen: Sequence[Alert], now: datetime) -> list[Alert]:
+    """Say what is due of these, and keep them."""
+    reasons = _suppressions(connection, seen, now) if seen else {}
+    told: list[Alert] = []
+    for alert in seen:
+        known = replace(alert, suppressed_by=reasons[alert.cause])
+        kind = alerts.due(known)
+        if kind:
+            said = message_of(known, kind, now)
+            insert_message(connection, said, now, alert_id=known.id)
+            known = replace(known, told_level=known.level)
+            told.append(known)
+        connection.execute(query("alerts", "update_alert"), asdict(known))
+    return told
+
+
+def _suppressions(connection: Connection, seen: Sequence[Alert], now: datetime) -> dict[str, str]:
+    off = {one.stage.service: one for one in switches(connection, now) if not one.is_enabled}
+    unwanted = silences(connection, now)
+    return {
+        alert.cause: f"service {alert.service} is off"
+        if alert.service in off
+        else silenced_by(alert.cause, unwanted)
+        for alert in seen
+    }
+
+
+def _wanted_by(
+    connection: Connection, row: RowMapping, channels: Sequence[Channel], now: datetime
+) -> list[str]:
+    if row["kind"] == Kind.TEST:
+        return [channel.name for channel in channels]
+    if row["kind"] != Kind.RESOLVED:
+        return [channel.name for channel in channels if channel.wants(Level(row["level"]))]
+    about = {"alert_id": row["alert_id"]}
+    connection.execute(query("alerts", "drop_held"), {**about, "now": now})
+    told: set[str] = set(connection.execute(query("alerts", "told_channels"), about).scalars())
+    return [channel.name for channel in channels if channel.name in told]
+
+
+def _inserted(connection: Connection, alert: Alert) -> list[Alert]:
+    number = connection.execute(query("alerts", "insert_alert"), asdict(alert)).scalar()
+    return [replace(alert, id=number)] if number else []
+
+
+def _flaps(connection: Connection, causes: Sequence[str], now: datetime) -> dict[str, int]:
+    rows = _rows(
+        connection, query("alerts", "count_flaps"), causes=list(causes), since=now - FLAPS_WITHIN
+    )
+    return {row["cause"]: row["flaps"] for row in rows}
+
+
+def _rows(connection: Connection, asked: TextClause, **parameters: Any) -> Sequence[RowMapping]:
+    return connection.execute(asked, parameters).mappings().all()
+
+
+def _alert(row: RowMapping) -> Alert:
+    known = {key: row[key] for key in Alert.__dataclass_fields__}
+    for key in ("level", "told_level"):
+        known[key] = Level(known[key])
+    return Alert(**known)
+
+
+def _delivery(row: RowMapping) -> Delivery:
+    said = Message(
+        Kind(row["kind"]),
+        Level(row["level"]),
+        row["title"],
+        row["body"],
+        row["link"],
+        row["message_id"],
+    )
+    return Delivery(row["id"], row["channel"], row["attempts"], said)

@@ -1,0 +1,251 @@
+"""Alerts in the database: one open row for each cause, and each thing said once to each channel."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.alerts import MAX_ATTEMPTS, Channel, Kind, Message, Silence, read_quiet
+from ops_pipeline.domain.stages import DISPATCH
+from ops_pipeline.storage import alerts
+from ops_pipeline.storage.services import Switch, upsert_switch
+from ops_pipeline_tests.builders import NOON
+from ops_pipeline_tests.storage.rows import one, rows
+
+HOLDER = uuid4()
+PAGER, DESK = Channel("pager", Level.HIGH), Channel("desk")
+CONSOLE = Channel("console")
+TICK = timedelta(seconds=15)
+QUIET = read_quiet("11:00-13:00")  # noon is in it
+
+
+def bad(level: Level = Level.HIGH, name: str = "stuck_processing") -> Verdict:
+    return Verdict(name, level, "3 stuck", {}, "0")
+
+
+GOOD = Verdict("stuck_processing", Level.NORMAL, "0 stuck", {}, "0")
+
+
+def look(connection: Connection, *verdicts: Verdict, first: int = 0) -> None:
+    for number, verdict in enumerate(verdicts, first):
+        alerts.observe(connection, NOON + number * TICK, "acceptance", [verdict])
+
+
+def said(connection: Connection) -> list[tuple[str, str]]:
+    return rows(connection, "select kind, level from alert_messages order by id")  # type: ignore[return-value]
+
+
+def send(
+    connection: Connection,
+    *channels: Channel,
+    ticks: int = 0,
+    error: str | None = None,
+    quiet: bool = False,
+) -> list[tuple[str, str]]:
+    now = NOON + ticks * TICK
+    alerts.pass_on(connection, now, channels, QUIET if quiet else None)
+    taken = alerts.claim_deliveries(connection, now, HOLDER, channels)
+    for delivery in taken:
+        alerts.mark_delivery(connection, delivery, now, HOLDER, error)
+    return [(each.channel, each.message.kind.value) for each in taken]
+
+
+def states(connection: Connection) -> list[tuple[str, str, str]]:
+    statement = (
+        "select d.channel, m.kind, d.state from alert_deliveries d"
+        " join alert_messages m on m.id = d.message_id order by m.id, d.channel"
+    )
+    return rows(connection, statement)  # type: ignore[return-value]
+
+
+def test_one_message_at_first_none_while_it_lasts_and_one_when_it_is_over(
+    connection: Connection,
+) -> None:
+    look(connection, *[bad()] * 11, GOOD, GOOD, GOOD)
+    assert said(connection) == [("opened", "high"), ("resolved", "high")]
+    assert alerts.open_alerts(connection) == []
+    (alert,) = alerts.recent_alerts(connection, None, 10)
+    assert (alert.seen_count, alert.opened_at) == (11, NOON)
+
+
+def test_what_grows_worse_is_told_once_more_for_each_level(connection: Connection) -> None:
+    levels = (Level.LOW, Level.HIGH, Level.LOW, Level.HIGH, Level.CRITICAL, Level.CRITICAL)
+    look(connection, *(bad(level) for level in levels))
+    assert said(connection) == [("opened", "low"), ("raised", "high"), ("raised", "critical")]
+
+
+def test_open_alerts_come_the_worst_first(connection: Connection) -> None:
+    for level, name in ((Level.LOW, "a"), (Level.CRITICAL, "b"), (Level.HIGH, "c")):
+        look(connection, bad(level, name))
+    assert [alert.cause for alert in alerts.open_alerts(connection)] == ["b", "c", "a"]
+
+
+def test_a_cause_that_was_over_opens_anew_and_needs_longer_then(connection: Connection) -> None:
+    look(connection, bad(), GOOD, GOOD, bad(), GOOD, GOOD, GOOD)
+    assert [kind for kind, _ in said(connection)] == ["opened", "resolved", "opened"]
+    look(connection, GOOD, first=7)
+    assert [kind for kind, _ in said(connection)][-1] == "resolved"
+
+
+def test_nothing_is_said_of_a_service_that_is_off_and_all_of_it_once_it_is_on(
+    connection: Connection,
+) -> None:
+    off = Switch(DISPATCH, is_enabled=False, disabled_until=NOON + TICK * 3)
+    upsert_switch(connection, off)
+    look(connection, bad(), bad(), bad())
+    assert said(connection) == []
+    assert "is off" in alerts.open_alerts(connection)[0].suppressed_by
+    look(connection, bad(), first=3)
+    assert said(connection) == [("opened", "high")]
+
+
+def test_what_is_over_before_a_silence_ends_is_never_told(connection: Connection) -> None:
+    alerts.silence(connection, Silence("stuck_*", NOON + TICK * 9, "known", "somebody"))
+    look(connection, bad(), GOOD, GOOD)
+    assert said(connection) == []
+    assert alerts.unsilence(connection, "stuck_*")
+    assert not alerts.unsilence(connection, "stuck_*")
+    look(connection, bad(), first=3)
+    assert said(connection) == [("opened", "high")]
+
+
+def test_each_channel_gets_what_it_wants_once_and_the_end_of_it(connection: Connection) -> None:
+    look(connection, bad(Level.MEDIUM))
+    assert send(connection, PAGER, DESK) == [("desk", "opened")]
+    look(connection, bad(Level.CRITICAL), first=1)
+    assert send(connection, PAGER, DESK, ticks=1) == [("pager", "raised"), ("desk", "raised")]
+    look(connection, GOOD, GOOD, first=2)
+    assert send(connection, PAGER, DESK, ticks=3) == [("pager", "resolved"), ("desk", "resolved")]
+    assert send(connection, PAGER, DESK, ticks=9) == []
+
+
+def test_quiet_hours_hold_what_is_below_high_but_not_on_the_console(connection: Connection) -> None:
+    look(connection, bad(Level.MEDIUM))
+    look(connection, bad(Level.HIGH, "backlog_state"))
+    found = send(connection, DESK, CONSOLE, quiet=True)
+    assert sorted(found) == [("console", "opened"), ("console", "opened"), ("desk", "opened")]
+    assert send(connection, DESK, CONSOLE, quiet=True, ticks=239) == []
+    assert send(connection, DESK, CONSOLE, quiet=True, ticks=240) == [("desk", "opened")]
+
+
+def test_what_is_over_before_quiet_hours_end_is_dropped(connection: Connection) -> None:
+    look(connection, bad(Level.MEDIUM))
+    assert send(connection, DESK, quiet=True) == []
+    look(connection, GOOD, GOOD, first=1)
+    assert send(connection, DESK, quiet=True, ticks=2) == []
+    assert send(connection, DESK, quiet=True, ticks=300) == []
+    assert states(connection) == [("desk", "opened", "DROPPED")]
+
+
+def test_a_channel_that_is_down_gets_everything_in_order_once_it_is_back(
+    connection: Connection,
+) -> None:
+    look(connection, bad())
+    assert send(connection, DESK, error="refused") == [("desk", "opened")]
+    look(connection, GOOD, GOOD, first=1)
+    assert send(connection, DESK, ticks=2, error="refused") == [("desk", "opened")]
+    assert send(connection, DESK, ticks=3) == []
+    assert send(connection, DESK, ticks=4) == [("desk", "opened")]
+    assert send(connection, DESK, ticks=5) == [("desk", "resolved")]
+    assert send(connection, DESK, ticks=99) == []
+
+
+def test_a_message_that_nobody_takes_is_given_up(connection: Connection) -> None:
+    look(connection, bad())
+    tries = sum(len(send(connection, DESK, ticks=n, error="refused")) for n in range(0, 2_000, 10))
+    assert tries == MAX_ATTEMPTS
+    assert states(connection) == [("desk", "opened", "GAVE_UP")]
+    (state,) = alerts.channel_states(connection)
+    assert (state.channel, state.last_sent_at, state.waiting, state.gave_up) == ("desk", None, 0, 1)
+
+
+def test_what_a_dead_sender_took_is_tried_once_more_and_no_more(connection: Connection) -> None:
+    look(connection, bad())
+    alerts.pass_on(connection, NOON, [DESK], None)
+
+    def taken(ticks: int) -> int:
+        now = NOON + ticks * TICK
+        return len(alerts.claim_deliveries(connection, now, uuid4(), [DESK]))
+
+    assert [taken(ticks) for ticks in (0, 1, 3, 4, 5, 8, 12, 99)] == [1, 0, 0, 1, 0, 0, 0, 0]
+    assert states(connection) == [("desk", "opened", "GAVE_UP")]
+
+
+def test_only_whoever_took_a_message_says_how_it_ended(connection: Connection) -> None:
+    look(connection, bad())
+    alerts.pass_on(connection, NOON, [DESK], None)
+    (delivery,) = alerts.claim_deliveries(connection, NOON, HOLDER, [DESK])
+    alerts.mark_delivery(connection, delivery, NOON, uuid4(), None)
+    assert states(connection) == [("desk", "opened", "SENDING")]
+
+
+def test_what_waits_for_a_channel_that_was_taken_away_is_given_up(connection: Connection) -> None:
+    look(connection, bad())
+    send(connection, DESK, error="refused")
+    send(connection, PAGER, ticks=1)
+    assert states(connection) == [("desk", "opened", "GAVE_UP")]
+
+
+def test_a_message_is_written_with_its_alert_or_not_at_all(engine: Engine) -> None:
+    def fail() -> None:
+        with engine.begin() as connection:
+            look(connection, bad())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with engine.connect() as connection:
+        assert alerts.open_alerts(connection) == []
+        assert said(connection) == []
+
+
+def test_two_observers_open_one_alert(engine: Engine) -> None:
+    with engine.connect() as first, engine.connect() as second:
+        look(first, bad())
+        first.commit()
+        look(second, bad())
+        second.commit()
+        assert len(said(second)) == 1
+
+
+def test_two_senders_share_the_work(engine: Engine) -> None:
+    with engine.begin() as connection:
+        look(connection, bad())
+        alerts.pass_on(connection, NOON, [DESK], None)
+    with engine.connect() as first, engine.connect() as second:
+        counts = [
+            len(alerts.claim_deliveries(each, NOON, uuid4(), [DESK])) for each in (first, second)
+        ]
+    assert counts == [1, 0]
+
+
+def test_a_session_is_summed_up_once(connection: Connection) -> None:
+    message = Message(Kind.SUMMARY, Level.LOW, "the day", "was long")
+    numbers = [
+        alerts.insert_message(connection, message, NOON, session_date=NOON.date()) for _ in range(2)
+    ]
+    assert numbers[0]
+    assert numbers[1] is None
+    assert alerts.has_summary(connection, NOON.date())
+
+
+def test_an_alert_shows_what_was_told_of_it(connection: Connection) -> None:
+    look(connection, bad())
+    (alert,) = alerts.open_alerts(connection)
+    assert alerts.read_alert(connection, alert.id) == alert
+    assert [told.channel for told in alerts.what_was_told(connection, alert)] == [None]
+    send(connection, DESK, PAGER)
+    told = alerts.what_was_told(connection, alert)
+    assert [(each.channel, each.state) for each in told] == [("desk", "SENT"), ("pager", "SENT")]
+    assert alerts.read_alert(connection, alert.id + 1) is None
+
+
+def test_no_address_is_ever_stored(connection: Connection) -> None:
+    columns = one(
+        connection,
+        "select string_agg(column_name, ' ') from information_schema.columns"
+        " where table_name like 'alert%'",
+    )
+    assert not {"url", "address", "token"} & set(columns.split())
