@@ -4,7 +4,7 @@ import dagster as dg
 
 from ops_pipeline.defs.assets import bars, features, news, sentiment, signals, watchlist
 from ops_pipeline.defs.certificate import exactly_once_certificate
-from ops_pipeline.defs.checks.acceptance import acceptance
+from ops_pipeline.defs.checks.acceptance import acceptance_checks
 from ops_pipeline.defs.checks.explained import every_execution_explained
 from ops_pipeline.defs.checks.features import features_checks
 from ops_pipeline.defs.checks.freshness import bars_are_fresh
@@ -61,7 +61,7 @@ def build(settings: Settings) -> dg.Definitions:
             retention,
         ],
         asset_checks=[
-            acceptance,
+            *acceptance_checks(),
             bars_are_fresh,
             no_ticker_is_quarantined,
             every_execution_explained,

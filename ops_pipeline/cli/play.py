@@ -26,7 +26,7 @@ def play(settings: Settings, sessions: Sequence[Session], on_progress: OnProgres
     was known by its own minutes.
 
     Returns:
-        The verdicts of the checks that are not acceptance queries.
+        The verdicts of the checks that do not stand in the catalogue.
     """
     with player_of(settings, on_progress) as player, _beside() as dispatcher:
         traded: list[Future[None]] = []

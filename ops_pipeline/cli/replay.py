@@ -12,7 +12,7 @@ from ops_pipeline.cli import market as market_of
 from ops_pipeline.cli.console import JsonOption, err, out, say, show_result, table
 from ops_pipeline.cli.play import play, shown
 from ops_pipeline.cli.server import prepare, running_server
-from ops_pipeline.domain.acceptance import Ranges, Verdict
+from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import Session
 from ops_pipeline.local.keeper import table_of
@@ -95,7 +95,7 @@ def play_sessions(
     with opened(settings) as engine, engine.connect() as connection:
         now = knowledge.read_now(connection, Mode.REPLAY)
         days = [summarize(connection, session, calendar) for session in sessions]
-        checks = [*acceptance.verdicts(connection, now, calendar, Ranges()), *tests]
+        checks = [*acceptance.verdicts(connection, now, calendar, is_live=False), *tests]
     config = dispatcher_config_of(settings)
     return ReplayReport(Mode.REPLAY, config.confidence_min, market, days, checks)
 

@@ -10,7 +10,7 @@ import typer
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, plain, print_json, say, table
 from ops_pipeline.cli.server import connected, existing_server
-from ops_pipeline.domain.acceptance import NAMES, Ranges
+from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.operations.acceptance import examine
@@ -39,24 +39,29 @@ def status(mode: ModeOption = None, as_json: JsonOption = False) -> None:
 
 
 def check(
-    name: Annotated[str | None, typer.Argument(help="One query's name; all without it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One check's name; all without it.")] = None,
     mode: ModeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the acceptance queries of the pipeline's present; exit code 1 if one is not normal."""
+    """Ask the checks of the pipeline's present; exit code 1 if one is not normal."""
     if name is not None and name not in NAMES:
         raise BadInput(f"there is no check {name!r}; there are {', '.join(NAMES)}")
     with existing_server(mode) as settings, opened(settings) as engine:
         with engine.connect() as connection:
             now = knowledge.read_now(connection, settings.mode)
-        verdicts = examine(engine, now, settings.mode.calendar, Ranges())
-    chosen = [verdict for verdict in verdicts if name in (None, verdict.name)]
+        chosen = examine(
+            engine,
+            now,
+            settings.mode.calendar,
+            is_live=settings.mode.is_live,
+            names=NAMES if name is None else [name],
+        )
     if as_json:
         print_json(chosen)
     else:
         rows = [[v.name, v.level.value, v.finding, v.expected] for v in chosen]
         title = f"mode {settings.mode.value}, as of {both_zones(now)}"
-        out.print(table(title, ["query", "verdict", "found", "expected"], rows))
+        out.print(table(title, ["check", "level", "found", "expected"], rows))
     if not all(verdict.is_normal for verdict in chosen):
         raise typer.Exit(1)
 

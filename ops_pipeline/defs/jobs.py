@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from ops_pipeline.defs.checks.acceptance import KEYS
 from ops_pipeline.domain.stages import DATA_STAGES
 
 LANE = "ops/lane"
@@ -23,8 +24,9 @@ dispatch_job = dg.define_asset_job(
 
 acceptance_job = dg.define_asset_job(
     "acceptance_job",
-    selection=dg.AssetSelection.checks_for_assets("executions", "features", "sentiment"),
-    description="The acceptance queries, dbt's tests, and whether the news are scored.",
+    selection=dg.AssetSelection.checks_for_assets("executions", "features", "sentiment")
+    | dg.AssetSelection.checks(*KEYS),
+    description="Every check of the catalogue, and dbt's tests of the features.",
     tags={LANE: "acceptance", "dagster/max_runtime": "300"},
 )
 

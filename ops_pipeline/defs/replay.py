@@ -15,7 +15,8 @@ from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.tick import tick
 from ops_pipeline.dispatcher.replay import play
-from ops_pipeline.domain.acceptance import NAMES, Level, Verdict
+from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.domain.session import Session
 from ops_pipeline.settings import Mode
 
@@ -74,7 +75,7 @@ class Player:
         """Ask every check at the present of the replay.
 
         Returns:
-            The verdicts of the checks that are not acceptance queries.
+            The verdicts of the checks that do not stand in the catalogue.
         """
         outcome = self._execute("acceptance_job")
         found = outcome.get_asset_check_evaluations()

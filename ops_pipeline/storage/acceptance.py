@@ -1,65 +1,93 @@
-"""The runbook's five queries, asked of the pipeline's present."""
+"""The queries of the checks, asked of the pipeline's present."""
 
-from datetime import datetime
+from collections.abc import Collection
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from ops_pipeline.domain import acceptance
-from ops_pipeline.domain.acceptance import Ranges, Row, Verdict
+from ops_pipeline.domain.acceptance import Row, Verdict
+from ops_pipeline.domain.checks import CHECKS, NAMES, Check
+from ops_pipeline.domain.ranges import Present, present_at
 from ops_pipeline.domain.session import Calendar
-from ops_pipeline.storage.queries import query, texts
+from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.queries import texts
 
 
 @cache
-def _as_of(name: str) -> TextClause:
-    # The runbook's own text; only what it calls the present is the pipeline's.
+def statement(name: str) -> str:
+    """A query as it is asked: the runbook's own text, but the present is the pipeline's."""
     runbook = texts("acceptance")[name].rstrip(";")
     at = "cast(:now as timestamptz)"
     today = "cast(:today as timestamptz)"
-    return text(runbook.replace("NOW()", at).replace("CURRENT_DATE", today))
+    return runbook.replace("NOW()", at).replace("CURRENT_DATE", today)
 
 
-def _ask(connection: Connection, name: str, parameters: dict[str, Any]) -> list[Row]:
-    statement = _as_of(name)
-    needed = {key: parameters[key] for key in statement.compile().params}
-    return [dict(row) for row in connection.execute(statement, needed).mappings()]
+@cache
+def _prepared(name: str) -> tuple[TextClause, tuple[str, ...]]:
+    asked = text(f"/* acceptance.{name} */ {statement(name)}")
+    return asked, tuple(asked.compile().params)
 
 
 def verdicts(
-    connection: Connection, now: datetime, calendar: Calendar, ranges: Ranges
+    connection: Connection,
+    now: datetime,
+    calendar: Calendar,
+    *,
+    is_live: bool,
+    names: Collection[str] = NAMES,
 ) -> list[Verdict]:
-    """The five verdicts at an instant, in the runbook's order."""
-    day = calendar.day(now)
-    present = {"now": now, "today": calendar.day_starts_at(day)}
+    """What each of these checks finds at an instant, in the catalogue's order.
 
-    def ask(name: str) -> list[Row]:
-        return _ask(connection, name, present)
-
-    return [
-        acceptance.backlog_state(ask(acceptance.BACKLOG), ranges),
-        acceptance.stuck_processing(ask(acceptance.STUCK), ranges),
-        acceptance.duplicate_executions(ask(acceptance.DUPLICATES), ranges),
-        acceptance.recent_dispatcher_runs(
-            ask(acceptance.RUNS), ranges, now, is_open=calendar.at(now) is not None
-        ),
-        acceptance.execution_volume(
-            ask(acceptance.VOLUME),
-            ranges,
-            last_24_hours=_executions_since(connection, _a_trading_day_ago(now, calendar), now),
-        ),
-    ]
+    Args:
+        connection: to the pipeline's database.
+        now: the pipeline's present.
+        calendar: whose sessions are traded.
+        is_live: whether `now` is the clock's; a replay's past is not held against its clock.
+        names: the checks that are asked; all of them by default.
+    """
+    present = read_present(connection, now, calendar, is_live=is_live)
+    return [_verdict(connection, check, present) for check in CHECKS if check.name in names]
 
 
-def _a_trading_day_ago(now: datetime, calendar: Calendar) -> datetime:
-    # Twenty-four hours of a weekend hold no trading: the day before is the session before.
-    return calendar.before(calendar.day(now)).opens_at
+def read_present(
+    connection: Connection, now: datetime, calendar: Calendar, *, is_live: bool
+) -> Present:
+    """Where an instant lies, what is tracked and which services are off."""
+    (found,) = _ask(connection, "installed", {})
+    off = _ask(connection, "services_off", {"now": now})
+    return present_at(
+        calendar,
+        now,
+        tickers=found["tickers"],
+        off=frozenset(row["service"] for row in off),
+        is_live=is_live,
+        installed_at=found["installed_at"].astimezone(UTC),
+    )
 
 
-def _executions_since(connection: Connection, since: datetime, now: datetime) -> int | None:
-    first_run = connection.execute(query("acceptance", "first_run")).scalar()
-    if first_run is None or first_run > since:
-        return None
-    parameters = {"since": since, "now": now}
-    return int(connection.execute(query("acceptance", "executions_since"), parameters).scalar_one())
+def parameters(present: Present) -> dict[str, Any]:
+    """What a query may name."""
+    return {
+        "now": present.now,
+        "today": present.today,
+        "day": present.session.day,
+        "opens_at": present.session.opens_at,
+        "closes_at": present.session.closes_at,
+        "before": present.before.opens_at,
+    }
+
+
+def _verdict(connection: Connection, check: Check, present: Present) -> Verdict:
+    reason = check.silence(present)
+    if reason is not None:
+        return check.silent(reason)
+    known = parameters(present) | {"clock": clock()}
+    return check.verdict(present, *(_ask(connection, name, known) for name in check.asked))
+
+
+def _ask(connection: Connection, name: str, known: dict[str, Any]) -> list[Row]:
+    asked, needed = _prepared(name)
+    rows = connection.execute(asked, {key: known[key] for key in needed})
+    return [dict(row) for row in rows.mappings()]

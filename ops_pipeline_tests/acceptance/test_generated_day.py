@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ops_pipeline.domain.acceptance import NAMES
+from ops_pipeline.domain.acceptance import QUERIES
+from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import Settings, load
 from ops_pipeline.storage.queries import texts
@@ -121,10 +122,10 @@ def test_no_position_is_left_at_the_close(installation: Installation) -> None:
     assert installation.day["entries"] > 0
 
 
-def test_the_five_queries_and_the_nine_other_checks_are_normal(installation: Installation) -> None:
+def test_the_catalogue_and_the_nine_other_checks_are_normal(installation: Installation) -> None:
     found = {check["name"]: check["level"] for check in installation.report["checks"]}
     assert set(found) > set(NAMES)
-    assert list(found.values()) == ["normal"] * 14
+    assert list(found.values()) == ["normal"] * (len(NAMES) + 9)
 
 
 def test_dagster_keeps_a_materialization_of_each_minute_of_each_asset(
@@ -147,7 +148,7 @@ def test_dagster_keeps_the_checks_as_passed(installation: Installation) -> None:
         select count(distinct check_name), count(*) filter (where execution_status <> 'SUCCEEDED')
         from asset_check_executions""",
     )
-    assert found == [(14, 0)]
+    assert found == [(len(NAMES) + 9, 0)]
 
 
 def test_every_run_of_dagster_succeeded_and_carries_its_mode(installation: Installation) -> None:
@@ -161,7 +162,7 @@ def test_every_run_of_dagster_succeeded_and_carries_its_mode(installation: Insta
     assert found == [(name, "SUCCESS", 1) for name in names]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", QUERIES)
 def test_runbooks_query_runs_word_for_word(
     installation: Installation,
     run_here: Run,  # noqa: F811 - the fixture
@@ -185,7 +186,7 @@ def test_runbooks_backlog_query_finds_what_the_report_counts(installation: Insta
 
 def test_runbooks_queries_are_those_that_are_asked(runbook: str) -> None:
     said = " ".join(runbook.split())
-    assert [n for n in NAMES if " ".join(texts("acceptance")[n].split()) not in said] == []
+    assert [n for n in QUERIES if " ".join(texts("acceptance")[n].split()) not in said] == []
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from ops_pipeline.defs.assets import executions
 from ops_pipeline.defs.assets.executions import DispatchConfig
 from ops_pipeline.defs.checks.explained import window
 from ops_pipeline.defs.replay import Player
-from ops_pipeline.domain.acceptance import NAMES, Level
+from ops_pipeline.domain.acceptance import Level
+from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.domain.sentiment import FOR_PRODUCTION, LINKED, SCORED
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.operations.explain import explain_execution, explain_run
@@ -208,7 +209,7 @@ def explained(world: World, run_id: str) -> str:
     return str(found.value)
 
 
-def test_a_replay_prints_every_check_that_is_no_acceptance_query(morning: World) -> None:
+def test_a_replay_prints_every_check_that_is_not_in_the_catalogue(morning: World) -> None:
     morning.execute("delete from signals where minute = :minute", minute=opened(morning)["minute"])
     player = Player(morning.definitions, morning.instance, morning.settings.mode)
     verdicts = {verdict.name: verdict for verdict in _on_a_short_stack(player.check)}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ops_pipeline.domain import acceptance
+from ops_pipeline.domain.acceptance import QUERIES
+from ops_pipeline.domain.checks import CHECKS
 from ops_pipeline.settings import PROJECT_DIR
 from ops_pipeline.storage import lookahead
 from ops_pipeline.storage.queries import query, source, texts
@@ -31,7 +32,12 @@ def used_names() -> set[tuple[str, str]]:
         found |= {(path.stem, name) for name in taken}
     steps = (*lookahead.FORGET, *lookahead.POISON, *lookahead.EARLY)
     proof = {("lookahead", name) for name in steps}
-    return found | COUNTED | proof | {("acceptance", name) for name in acceptance.NAMES}
+    return found | COUNTED | proof | _of_checks()
+
+
+def _of_checks() -> set[tuple[str, str]]:
+    asked = {name for check in CHECKS for name in check.asked}
+    return {("acceptance", name) for name in (*asked, "installed", "services_off")}
 
 
 def test_every_query_that_is_used_exists() -> None:
@@ -58,9 +64,9 @@ def test_a_name_that_does_not_exist_is_an_error() -> None:
         query("bars", "no_such_query")
 
 
-@pytest.mark.parametrize("name", acceptance.NAMES)
+@pytest.mark.parametrize("name", QUERIES)
 def test_an_acceptance_query_is_the_runbooks_word_for_word(name: str) -> None:
     if not RUNBOOK.exists():
         pytest.skip(f"no runbook at {RUNBOOK}")
     printed = re.findall(r"```sql\n(.*?)\n```", RUNBOOK.read_text(encoding="utf-8"), re.DOTALL)
-    assert texts("acceptance")[name] == printed[acceptance.NAMES.index(name)]
+    assert texts("acceptance")[name] == printed[QUERIES.index(name)]

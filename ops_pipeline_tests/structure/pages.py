@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ops_pipeline.domain.checks import CHECKS, Check
 from ops_pipeline.domain.gates import GATES
 from ops_pipeline.domain.thresholds import PROFILES, TIERS, DispatcherConfig, SloRules
 
@@ -55,6 +56,43 @@ def thresholds_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def ranges_page() -> str:
+    """Every check of the catalogue: what is normal, what is not, and what the runbook said."""
+    lines = [
+        "# Ranges",
+        "",
+        "Generated from `ops_pipeline/domain/checks.py` and `ranges.py` by `make docs`. Queries:",
+        "`ops_pipeline/storage/sql/acceptance.sql`. `ops-pipeline check [NAME]` asks them of the",
+        "pipeline's present, Dagster every five minutes and after each run of the dispatcher.",
+        "Everything is counted in sessions of the exchange; while it is closed, nothing is due.",
+        "",
+        "| check | of | normal | problem | at worst | grows with |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| [`{c.name}`](#{c.name}) | `{c.asset}` | {c.normal} | {c.problem} "
+            f"| {c.level.value} | {c.scales} |"
+            for c in CHECKS
+        ),
+        *(line for check in CHECKS for line in _ranges_of(check)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ranges_of(check: Check) -> list[str]:
+    off = ", ".join(stage.service for stage in check.services)
+    silent = [f"Silent while {off} is switched off."] if off else []
+    replay = [] if check.is_for_replay else ["Not run in a replay."]
+    return [
+        "",
+        f"## {check.name}",
+        "",
+        " ".join([check.says, *silent, *replay]),
+        "",
+        f"- Runbook, {check.section}: {check.runbook}.",
+        f"- {check.kept.value.capitalize()}: {check.why}",
+    ]
+
+
 def _settings(rules: type[BaseModel]) -> list[str]:
     return [
         f"| `{name}` | {_default(entry)} | {_range(entry)} | {entry['description']} |"
@@ -77,3 +115,4 @@ def _range(entry: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     (DOCS / "thresholds.md").write_text(thresholds_page(), encoding="utf-8")
+    (DOCS / "ranges.md").write_text(ranges_page(), encoding="utf-8")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ops_pipeline.cli import VERBS
-from ops_pipeline_tests.structure.pages import DOCS, thresholds_page
+from ops_pipeline_tests.structure.pages import DOCS, ranges_page, thresholds_page
 
 ROOT = DOCS.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -12,6 +12,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_thresholds_page_is_what_the_code_says() -> None:
     assert (DOCS / "thresholds.md").read_text(encoding="utf-8") == thresholds_page()
+
+
+def test_ranges_page_is_what_the_code_says() -> None:
+    assert (DOCS / "ranges.md").read_text(encoding="utf-8") == ranges_page()
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,5 +1,84 @@
--- The five acceptance queries, word for word as the runbook prints them.
--- Asset checks ask them of the pipeline's present: :now for NOW(), :today for CURRENT_DATE.
+-- What the checks ask, each of the pipeline's present: :now, and from the calendar :today (midnight at the
+-- exchange), :day, :opens_at and :closes_at of the session that is open or was last, :before (the open of the
+-- session before that). At the end of the file stand the runbook's own, word for word.
+
+-- name: installed
+-- What is tracked, and since when this database is there.
+select
+    (select count(*) from universe) as tickers,
+    (select created_at from installation) as installed_at;
+
+-- name: services_off
+-- Services that are switched off, or that came back less than five minutes ago.
+select service
+from services
+where
+    (not is_enabled and (disabled_until is null or disabled_until > :now))
+    or (changed_at > cast(:now as timestamptz) - interval '5 minutes' and changed_at <= :now)
+    or (disabled_until > cast(:now as timestamptz) - interval '5 minutes' and disabled_until <= :now);
+
+-- name: executions_since
+-- How many executions there are since the session before; whether the pipeline is as old as that.
+select
+    (
+        select count(*) from dispatch_executions
+        where simulated_ts >= :before and simulated_ts <= :now
+    ) as count,
+    coalesce((select min(started_at) from dispatcher_runs) <= :before, false) as is_old_enough;
+
+-- name: skip_reasons
+-- What became of this session's recommendations to open, in the last hour and at all; a halt does not count.
+select
+    count(*) filter (where executed) as executed,
+    count(*) filter (where skipped_lately) as skipped,
+    mode() within group (order by failure_reason) filter (where skipped_lately) as reason
+from (
+    select
+        failure_reason,
+        status in ('SIMULATED', 'EXECUTED') as executed,
+        status = 'SKIPPED'
+        and ts >= cast(:now as timestamptz) - interval '60 minutes'
+        and failure_reason not like 'trading_state:%' as skipped_lately
+    from dispatch_recommendations
+    where session_date = :day and intent = 'open' and ts <= :now
+) as decided;
+
+-- name: services_are_running
+-- Seconds since the end of the newest minute that each service has finished; 0 when all of the session is.
+select
+    known.service,
+    case
+        when newest.ended_at >= :closes_at then 0
+        else coalesce(extract(epoch from cast(:now as timestamptz) - newest.ended_at), 'infinity')
+    end as seconds
+from (
+    values
+    ('rss-ingest', 'news'),
+    ('classifier-worker', 'sentiment'),
+    ('telemetry-1m', 'bars'),
+    ('feature-computer-1m', 'features'),
+    ('watchlist-engine-5m', 'watchlist'),
+    ('signal-engine-1m', 'signals')
+) as known (service, stage)
+left join lateral (
+    select done.minute + interval '1 minute' as ended_at
+    from stage_minutes as done
+    where done.stage = known.stage and done.minute <= :now
+    order by done.minute desc
+    limit 1
+) as newest on true
+union all
+select
+    'dispatcher' as service,
+    case
+        when max(started_at) >= :closes_at then 0
+        else coalesce(extract(epoch from cast(:now as timestamptz) - max(started_at)), 'infinity')
+    end as seconds
+from dispatcher_runs
+where started_at <= :now;
+
+-- The runbook's own. NOW() and CURRENT_DATE in them are the pipeline's.
+-- noqa: disable=all
 
 -- name: backlog_state
 SELECT status, COUNT(*) 
@@ -36,10 +115,13 @@ SELECT COUNT(*)
 FROM dispatch_executions
 WHERE simulated_ts >= CURRENT_DATE;
 
--- name: executions_since
-select count(*) as count
-from dispatch_executions
-where simulated_ts >= :since and simulated_ts <= :now;
-
--- name: first_run
-select min(started_at) as started_at from dispatcher_runs;
+-- name: execution_freshness
+SELECT 
+  ticker,
+  simulated_ts,
+  sim_json->'bar_used'->>'timestamp' as bar_ts,
+  EXTRACT(EPOCH FROM (simulated_ts - (sim_json->'bar_used'->>'timestamp')::timestamptz)) as age_sec
+FROM dispatch_executions
+WHERE simulated_ts >= NOW() - INTERVAL '1 hour'
+ORDER BY age_sec DESC
+LIMIT 10;
