@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from ops_pipeline.domain.checks import CHECKS
 from ops_pipeline.domain.machine import CLOCK, DISK
 from ops_pipeline.domain.slo import NAMES
 from ops_pipeline.settings import Mode, Settings
@@ -165,7 +166,7 @@ def test_minute_job_has_the_stages_and_no_checks(definitions: dg.Definitions) ->
 def test_dispatch_job_takes_the_checks_of_the_executions_along(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_job_def("dispatch_job").asset_layer.asset_graph
     assert {key.asset_key.to_user_string() for key in graph.asset_check_keys} == {"executions"}
-    assert len(graph.asset_check_keys) == 7
+    assert len(graph.asset_check_keys) == len(of_catalogue("executions")) + 2
 
 
 def test_lookahead_job_has_the_proof_alone(definitions: dg.Definitions) -> None:
@@ -176,12 +177,22 @@ def test_lookahead_job_has_the_proof_alone(definitions: dg.Definitions) -> None:
 def test_slo_job_measures_and_judges(definitions: dg.Definitions) -> None:
     layer = definitions.resolve_job_def("slo_job").asset_layer
     assert {key.to_user_string() for key in layer.selected_asset_keys} == {"pipeline_slo"}
-    assert {key.name for key in layer.asset_graph.asset_check_keys} == {*NAMES, CLOCK, DISK}
+    found = {key.name for key in layer.asset_graph.asset_check_keys}
+    assert found == {*NAMES, CLOCK, DISK, *of_catalogue("pipeline_slo")}
 
 
-def test_acceptance_job_has_all_fourteen_checks(definitions: dg.Definitions) -> None:
+def test_acceptance_job_has_the_catalogue_and_the_tests_of_the_data(
+    definitions: dg.Definitions,
+) -> None:
     graph = definitions.resolve_job_def("acceptance_job").asset_layer.asset_graph
-    assert len(graph.asset_check_keys) == 14
+    found = {key.name for key in graph.asset_check_keys}
+    assert found > {check.name for check in CHECKS}
+    assert len(found) == len(CHECKS) + 9
+
+
+def of_catalogue(asset: str) -> set[str]:
+    """The checks of this asset."""
+    return {check.name for check in CHECKS if check.asset == asset}
 
 
 # Imports, each in a process of its own.
