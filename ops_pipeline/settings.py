@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -35,6 +36,8 @@ ALPACA_FEEDS = ("iex", "sip")
 PAPER_HOST = "paper-api.alpaca.markets"
 # The host of the live account is not among them, and must never be.
 ALPACA_HOSTS = ("data.alpaca.markets", "data.sandbox.alpaca.markets", PAPER_HOST)
+OVERRIDES_TEXT, OVERRIDES_FILE = "OPS_DISPATCHER_CONFIG", "OPS_DISPATCHER_CONFIG_FILE"
+SSM_EXAMPLE = "/ops-pipeline/dispatcher_config"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -150,6 +153,9 @@ class Settings:
     dispatcher_overrides_file: Path | None = None
     # Unread, too: what is wrong in it stops no minute.
     slo_overrides: str = field(default="", repr=False)
+    # The name of the SSM parameter that the live modes take settings from as well; empty: none.
+    ssm_parameter: str = ""
+    aws_region: str = ""
     retention: Retention = field(default_factory=Retention)
     sentiment: SentimentBackend = SentimentBackend.LEXICON
     # A folder in the hub's format, instead of the model that `model pull` takes.
@@ -236,7 +242,7 @@ class Settings:
             "DAGSTER_EVENT_BATCH_SIZE": "1000",
             "DO_NOT_TRACK": "1",
             # They start in another folder; what is not named here reaches them as it stands.
-            **({"OPS_DISPATCHER_CONFIG_FILE": str(overrides)} if overrides else {}),
+            **({OVERRIDES_FILE: str(overrides)} if overrides else {}),
             **({"OPS_FINBERT_PATH": str(self.finbert_path)} if self.finbert_path else {}),
         }
 
@@ -277,9 +283,11 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         dbt_as_command=_switch("OPS_DBT_AS_COMMAND", environ),
         broker=_broker(chosen, environ),
         paper_consent=_printable("OPS_PAPER_CONSENT", environ.get("OPS_PAPER_CONSENT") or ""),
-        dispatcher_overrides=environ.get("OPS_DISPATCHER_CONFIG") or "",
+        dispatcher_overrides=environ.get(OVERRIDES_TEXT) or "",
         dispatcher_overrides_file=_overrides_file(environ),
         slo_overrides=environ.get("OPS_SLO") or "",
+        ssm_parameter=_ssm_parameter(chosen, environ),
+        aws_region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "",
         retention=_retention(environ),
         sentiment=_sentiment(chosen, environ),
         finbert_path=_finbert_path(environ),
@@ -297,22 +305,28 @@ def dispatcher_config(mode: Mode, overrides: Mapping[str, Any] | None = None) ->
     except ValueError as error:
         raise BadConfiguration(
             str(error),
-            "correct it in OPS_DISPATCHER_CONFIG or its file; docs/thresholds.md has every key",
+            "correct it where it was set: OPS_DISPATCHER_CONFIG, its file, or with"
+            " ops-pipeline config set; docs/thresholds.md has every key",
         ) from None
 
 
-def dispatcher_config_of(settings: Settings) -> DispatcherConfig:
-    """The dispatcher's configuration with the operator's overrides, which are read now.
+def dispatcher_overrides(settings: Settings) -> dict[str, Any]:
+    """What file and environment override, the environment above the file; both are read now.
 
     Raises:
-        BadConfiguration: there are overrides that cannot be used; the message says why.
+        BadConfiguration: one of them is no document, or cannot be read; the message says why.
     """
-    source, text = _overrides(settings)
+    return {
+        **_document(OVERRIDES_FILE, _text_of_file(settings)),
+        **_document(OVERRIDES_TEXT, settings.dispatcher_overrides),
+    }
+
+
+def _document(source: str, text: str) -> dict[str, Any]:
     try:
-        overrides = read_overrides(text)
+        return read_overrides(text)
     except ValueError as error:
         raise BadConfiguration(f"{source} {error}", f"it reads like {OVERRIDES_EXAMPLE}") from None
-    return dispatcher_config(settings.mode, overrides)
 
 
 def slo_rules_of(settings: Settings) -> SloRules:
@@ -496,34 +510,39 @@ def _universe_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def _overrides_file(environ: Mapping[str, str]) -> Path | None:
-    text = environ.get("OPS_DISPATCHER_CONFIG_FILE")
+    text = environ.get(OVERRIDES_FILE)
     # The file system is not asked: whatever it says is the dispatcher's trouble.
     return Path(text).absolute() if text else None
 
 
-def _overrides(settings: Settings) -> tuple[str, str]:
-    """Which variable holds the operator's overrides, and their text."""
-    text, path = settings.dispatcher_overrides, settings.dispatcher_overrides_file
-    if path is None:
-        return "OPS_DISPATCHER_CONFIG", text
-    name = "OPS_DISPATCHER_CONFIG_FILE"
-    if text.strip():
+def _ssm_parameter(mode: Mode, environ: Mapping[str, str]) -> str:
+    """The parameter's name, in the modes that ask others at all."""
+    text = _one_line("OPS_SSM_PARAMETER", environ)
+    if text and not re.fullmatch(r"/?[\w./-]{1,1010}", text, re.ASCII):
         raise BadConfiguration(
-            f"OPS_DISPATCHER_CONFIG and {name} are both set", "unset one of the two"
+            f"OPS_SSM_PARAMETER must be a name like {SSM_EXAMPLE}, not {visible(text)!r}"
         )
+    return text if mode.is_live else ""
+
+
+def _text_of_file(settings: Settings) -> str:
+    """What the file of overrides holds."""
+    path = settings.dispatcher_overrides_file
+    if path is None:
+        return ""
     try:
         if not path.is_file():
-            raise BadConfiguration(f"{name}: there is no file {visible(str(path), 120)}")
+            raise BadConfiguration(f"{OVERRIDES_FILE}: there is no file {visible(str(path), 120)}")
         with path.open("rb") as file:
             content = file.read(MAX_OVERRIDES_BYTES + 1)
     except OSError as error:
-        raise BadConfiguration(f"{name} cannot be read: {error.strerror}") from None
+        raise BadConfiguration(f"{OVERRIDES_FILE} cannot be read: {error.strerror}") from None
     try:
         # What is too long may be cut within a letter, and is refused for its length.
         whole = len(content) <= MAX_OVERRIDES_BYTES
-        return name, content.decode("utf-8", "strict" if whole else "replace")
+        return content.decode("utf-8", "strict" if whole else "replace")
     except UnicodeDecodeError as error:
-        raise BadConfiguration(f"{name} is no UTF-8 text: byte {error.start}") from None
+        raise BadConfiguration(f"{OVERRIDES_FILE} is no UTF-8 text: byte {error.start}") from None
 
 
 def _switch(name: str, environ: Mapping[str, str]) -> bool:

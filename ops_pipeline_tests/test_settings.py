@@ -12,6 +12,7 @@ import pytest
 
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError, Unsafe
 from ops_pipeline.domain.retention import Retention
+from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.settings import (
     PROJECT_DIR,
     SANDBOX_KEY,
@@ -22,7 +23,7 @@ from ops_pipeline.settings import (
     SentimentBackend,
     Settings,
     dispatcher_config,
-    dispatcher_config_of,
+    dispatcher_overrides,
     load,
     require_consent,
     slo_rules_of,
@@ -471,6 +472,12 @@ def test_orders_of_the_sandbox_stay_on_this_machine() -> None:
 
 
 RUNBOOK = '{"confidence_min": 0.60}'
+
+
+def dispatcher_config_of(settings: Settings) -> DispatcherConfig:
+    return dispatcher_config(settings.mode, dispatcher_overrides(settings))
+
+
 NAME, FILE = "OPS_DISPATCHER_CONFIG", "OPS_DISPATCHER_CONFIG_FILE"
 
 
@@ -570,23 +577,26 @@ def test_a_value_that_is_refused_stops_the_dispatcher_and_no_one_else(
         assert refused.value.__suppress_context__
 
 
-def test_the_pipeline_reads_the_overrides_when_its_dispatcher_asks() -> None:
-    from ops_pipeline.defs.resources import MARKETS, Pipeline
-
-    assert set(MARKETS) == set(Mode)
-    assert Pipeline(loaded(OPS_DISPATCHER_CONFIG=RUNBOOK)).config.confidence_min == 0.60
-    pipeline = Pipeline(loaded(OPS_DISPATCHER_CONFIG="confidence_min: 0.60"))
-    for _ in range(2):
-        with pytest.raises(BadConfiguration, match=f"^{NAME} is no JSON"):
-            _ = pipeline.config
-
-
-def test_a_document_and_a_file_are_one_too_many(tmp_path: Path) -> None:
+def test_the_environment_holds_above_the_file_key_by_key(tmp_path: Path) -> None:
     file = tmp_path / "rules.json"
-    file.write_text(RUNBOOK, encoding="utf-8")
+    file.write_text('{"confidence_min": 0.8, "max_attempts": 2}', encoding="utf-8")
     settings = loaded(**{NAME: RUNBOOK, FILE: str(file)})
-    with pytest.raises(BadConfiguration, match=f"^{NAME} and {FILE} are both set"):
-        dispatcher_config_of(settings)
+    assert dispatcher_overrides(settings) == {"confidence_min": 0.6, "max_attempts": 2}
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_parameter_of_ssm_is_for_the_modes_that_ask_others(mode: Mode) -> None:
+    name = "/ops-pipeline/dispatcher_config"
+    found = loaded(mode, OPS_SSM_PARAMETER=name, AWS_REGION="us-west-2")
+    assert found.ssm_parameter == (name if mode.is_live else "")
+    assert found.aws_region == "us-west-2"
+    assert loaded(mode).ssm_parameter == ""
+
+
+@pytest.mark.parametrize("name", ["a b", "caf\u00e9", "name;drop", "x" * 1_100])
+def test_a_parameter_with_another_name_is_refused(name: str) -> None:
+    with pytest.raises(BadConfiguration, match=r"^OPS_SSM_PARAMETER must be a name"):
+        loaded("sandbox", OPS_SSM_PARAMETER=name)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,15 @@ import typer
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table, working
 from ops_pipeline.cli.market import parse_days
 from ops_pipeline.cli.server import connected, existing_server
-from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.errors import BadInput, NotRunning
 from ops_pipeline.domain.gates import GATES
 from ops_pipeline.domain.thresholds import visible
+from ops_pipeline.operations.config import config_of, in_force
 from ops_pipeline.operations.what_if import Flip, Totals, WhatIf, what_if
-from ops_pipeline.settings import dispatcher_config_of, load
+from ops_pipeline.settings import Settings, dispatcher_config, dispatcher_overrides, load
+from ops_pipeline.storage.config import ConfigVersion
 from ops_pipeline.storage.databases import has_database
+from ops_pipeline.storage.knowledge import clock
 
 app = typer.Typer(help="The thirteen gates, and what other settings would have traded.")
 
@@ -46,7 +49,8 @@ def gates(context: typer.Context, mode: ModeOption = None, as_json: JsonOption =
 def list_gates(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     """The thirteen gates in order, with their settings in this mode."""
     settings = load(mode.value if mode else None)
-    values = dispatcher_config_of(settings).document()
+    version = _in_force(settings)
+    values = config_of(version, settings).document() if version else _without_store(settings)
     found = [
         ListedGate(number, gate.name, gate.for_closing, {name: values[name] for name in gate.reads})
         for number, gate in enumerate(GATES, start=1)
@@ -65,6 +69,8 @@ def list_gates(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     ]
     columns = ["#", "gate", "closing orders", "settings"]
     out.print(table(f"the gates in mode {settings.mode.value}", columns, rows))
+    if version is None:
+        say("the database does not run: what ops-pipeline config set has set is not in here")
     say(f"every other setting sizes, prices or closes; {USAGE}")
 
 
@@ -93,6 +99,19 @@ def ask_what_if(
         print_json(found)
     else:
         _print(found, settings.mode.value)
+
+
+def _in_force(settings: Settings) -> ConfigVersion | None:
+    """The version that the dispatcher trades under; None where no database tells it."""
+    try:
+        with connected(settings.mode) as (found, connection):
+            return in_force(connection, found, clock())
+    except NotRunning:
+        return None
+
+
+def _without_store(settings: Settings) -> dict[str, Any]:
+    return dispatcher_config(settings.mode, dispatcher_overrides(settings)).document()
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:

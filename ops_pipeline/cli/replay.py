@@ -16,12 +16,12 @@ from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import Session
 from ops_pipeline.local.keeper import table_of
+from ops_pipeline.operations.config import config_of, in_force
 from ops_pipeline.operations.summary import SessionSummary, summarize
 from ops_pipeline.settings import (
     Mode,
     PartitionWindow,
     Settings,
-    dispatcher_config_of,
     load,
     save_window,
 )
@@ -96,7 +96,7 @@ def play_sessions(
         now = knowledge.read_now(connection, Mode.REPLAY)
         days = [summarize(connection, session, calendar) for session in sessions]
         checks = [*acceptance.verdicts(connection, now, calendar, is_live=False), *tests]
-    config = dispatcher_config_of(settings)
+        config = config_of(in_force(connection, settings, now), settings)
     return ReplayReport(Mode.REPLAY, config.confidence_min, market, days, checks)
 
 

@@ -17,12 +17,12 @@ from ops_pipeline.dispatcher.brokers import Broker, PaperBroker, SimulatedBroker
 from ops_pipeline.dispatcher.run import Desk
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import MINUTE, Calendar, Timing
-from ops_pipeline.domain.thresholds import BarRules, DispatcherConfig, SignalRules, WatchlistRules
+from ops_pipeline.domain.thresholds import BarRules, SignalRules, WatchlistRules
+from ops_pipeline.operations.config import config_of, settle
 from ops_pipeline.settings import (
     BrokerName,
     Mode,
     Settings,
-    dispatcher_config_of,
     require_consent,
 )
 from ops_pipeline.storage import knowledge
@@ -78,15 +78,6 @@ class Pipeline:
         """
         return classifier_of(self.settings)
 
-    @cached_property
-    def config(self) -> DispatcherConfig:
-        """The dispatcher's configuration; what is wrong in it stops no other stage.
-
-        Raises:
-            BadConfiguration: the operator's overrides cannot be used.
-        """
-        return dispatcher_config_of(self.settings)
-
     def now(self) -> datetime:
         """The present of this mode."""
         with self.engine.connect() as connection:
@@ -123,10 +114,13 @@ class Pipeline:
         Raises:
             OperatorError: its settings cannot be used, or its broker must not be.
         """
+        # Read anew for each run: what is wrong in it stops no other stage.
+        version = settle(self.engine, self.settings, knowledge.clock())
         return Desk(
             engine=self.engine,
             calendar=self.calendar,
-            config=self.config,
+            config=config_of(version, self.settings),
+            config_version=version.version,
             mode=self.mode,
             code_version=__version__,
             orchestrator_run_id=orchestrator_run_id,

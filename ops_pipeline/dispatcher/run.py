@@ -36,6 +36,8 @@ class Desk:
     mode: Mode
     code_version: str
     orchestrator_run_id: str = ""
+    # Under which number these settings are kept, where they are.
+    config_version: int | None = None
     broker: Broker = field(default_factory=SimulatedBroker)
 
 
@@ -116,6 +118,7 @@ def _take(
         mode=desk.mode.value,
         code_version=desk.code_version,
         orchestrator_run_id=desk.orchestrator_run_id,
+        config_version=desk.config_version,
         summary={
             "trading_state": account.trading_state,
             "quarantined": sorted(account.quarantined),

@@ -24,11 +24,11 @@ from ops_pipeline.domain.thresholds import tier_of
 from ops_pipeline.domain.values import FeedOutcome, FeedStatus
 from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.local.machine import free_bytes
+from ops_pipeline.operations.config import config_of, in_force
 from ops_pipeline.settings import (
     STREAM,
     BrokerName,
     Settings,
-    dispatcher_config_of,
     masked,
     require_consent,
 )
@@ -130,10 +130,13 @@ def _account(settings: Settings, now: Now) -> str:
     if account.is_blocked:
         raise OperatorError("the broker has blocked the account", "look at it on Alpaca's own page")
     told = f"paper account {masked(account.number)}, equity {account.equity_usd:,.0f} USD"
-    tier, right = dispatcher_config_of(settings).tier, tier_of(account.equity_usd)
+    with reachable(settings), opened(settings) as engine, engine.connect() as connection:
+        config = config_of(in_force(connection, settings, now()), settings)
+    tier, right = config.tier, tier_of(account.equity_usd)
     if tier != right:
         raise BadConfiguration(
-            f"{told} belongs to tier {right}, not {tier}", f'set "tier": "{right}"'
+            f"{told} belongs to tier {right}, not {tier}",
+            f"run: ops-pipeline config set tier={right} --reason ...",
         )
     return f"{told}, tier {tier}"
 

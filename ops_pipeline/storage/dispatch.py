@@ -62,6 +62,7 @@ def insert_run(
     mode: str,
     code_version: str,
     orchestrator_run_id: str,
+    config_version: int | None = None,
     summary: Mapping[str, Any] | None = None,
 ) -> None:
     """Open a run, with every setting in force, and what it found the world to be like."""
@@ -70,6 +71,7 @@ def insert_run(
         "started_at": started_at,
         "mode": mode,
         "code_version": code_version,
+        "config_version": config_version,
         "config_hash": config.fingerprint(),
         "config": json.dumps(config.document(), allow_nan=False),
         "summary": json.dumps(summary or {}, allow_nan=False),

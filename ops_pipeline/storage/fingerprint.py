@@ -13,6 +13,7 @@ VOLATILE = (
     "recommendation_id",
     "execution_id",
     "dispatcher_run_id",
+    "config_version",
     "orchestrator_run_id",
     "written_at",
     "first_written_at",

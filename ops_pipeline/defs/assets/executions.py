@@ -29,9 +29,12 @@ def materialize(
     """One row for each executed recommendation; running again finds nothing left to do."""
     if config.session is None:
         with told_events("ops_pipeline"):
-            played = _turn(context, pipeline)
+            desk = _desk(context, pipeline)
+            settings = _tagged(context, desk)
+            played = _turn(desk)
     else:
         desk = pipeline.desk(context.run.run_id)
+        settings = _tagged(context, desk)
         session = pipeline.calendar.on(date.fromisoformat(config.session))
         if session is None:
             raise BadInput(f"{config.session} is no session")
@@ -45,13 +48,29 @@ def materialize(
         )
     explained = _explained(pipeline, context.run.run_id)
     return dg.MaterializeResult(
-        metadata={**played.__dict__, "mode": pipeline.mode.value, "explained": explained}
+        metadata={
+            **played.__dict__,
+            **settings,
+            "mode": pipeline.mode.value,
+            "explained": explained,
+        }
     )
 
 
-def _turn(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Played:
+def _tagged(context: dg.AssetExecutionContext, desk: Desk) -> dict[str, str]:
+    """Let the run tell under which settings it decides."""
+    settings = {
+        "config_version": str(desk.config_version),
+        "config_hash": desk.config.fingerprint(),
+    }
+    tags = {f"ops/{name}": value for name, value in settings.items()}
+    context.instance.add_run_tags(context.run.run_id, tags)
+    return settings
+
+
+def _turn(desk: Desk) -> Played:
     played = Played()
-    for report in take_turn(_desk(context, pipeline)):
+    for report in take_turn(desk):
         played = played.plus(report)
     return played
 

@@ -1,12 +1,12 @@
 -- name: insert_run
 -- Open a run of the dispatcher, with its settings and what it found the world to be like.
 insert into dispatcher_runs (
-    run_id, started_at, mode, code_version, config_hash, run_config_json, run_summary_json,
-    orchestrator_run_id
+    run_id, started_at, mode, code_version, config_version, config_hash, run_config_json,
+    run_summary_json, orchestrator_run_id
 )
 values (
-    :run_id, :started_at, :mode, :code_version, :config_hash, cast(:config as jsonb),
-    cast(:summary as jsonb), :orchestrator_run_id
+    :run_id, :started_at, :mode, :code_version, :config_version, :config_hash,
+    cast(:config as jsonb), cast(:summary as jsonb), :orchestrator_run_id
 );
 
 -- name: finish_run

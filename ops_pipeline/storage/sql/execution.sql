@@ -5,7 +5,7 @@ insert into dispatch_executions (
     execution_id, recommendation_id, dispatcher_run_id, claim_epoch, account, ticker, action, intent,
     decision_ts, simulated_ts, session_date, side, qty, entry_price, notional, stop_loss_price,
     take_profit_price, max_hold_minutes, fill_model, slippage_bps, execution_mode,
-    explain_json, risk_json, sim_json
+    config_version, config_hash, explain_json, risk_json, sim_json
 )
 select
     made.execution_id,
@@ -29,6 +29,8 @@ select
     made.fill_model,
     made.slippage_bps,
     made.execution_mode,
+    run.config_version,
+    run.config_hash,
     decided.reason as explain_json,
     jsonb_build_object('gates', decided.risk_gate_json, 'all_gates_passed', true) as risk_json,
     made.sim_json
@@ -37,6 +39,7 @@ from
     jsonb_populate_recordset(cast(null as dispatch_executions), cast(:rows as jsonb))
     with ordinality as made
 inner join dispatch_recommendations as decided on made.recommendation_id = decided.id
+inner join dispatcher_runs as run on made.dispatcher_run_id = run.run_id
 -- A join keeps no order, and the fills of an instant count in the order in which they were decided.
 order by made.ordinality;
 
