@@ -35,6 +35,19 @@ class StateChange:
 
 
 @dataclass(frozen=True)
+class DispatcherRun:
+    """A run of the dispatcher, and how many recommendations it ended how."""
+
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    pulled_count: int
+    simulated_count: int
+    skipped_count: int
+    failed_count: int
+
+
+@dataclass(frozen=True)
 class Owned:
     """A claimed recommendation, and the features that it was made on."""
 
@@ -265,7 +278,7 @@ def owned_of(row: RowMapping) -> Owned:
     return Owned(recommendation, row["session_date"], row["features_snapshot"])
 
 
-def newest_run(connection: Connection) -> datetime | None:
-    """When the dispatcher last started; None where it never did."""
-    newest: datetime | None = connection.execute(query("dispatch", "newest_run")).scalar()
-    return newest.astimezone(UTC) if newest else None
+def newest_runs(connection: Connection, limit: int) -> list[DispatcherRun]:
+    """The runs that the dispatcher started last, newest first."""
+    rows = connection.execute(query("dispatch", "newest_runs"), {"limit": limit}).mappings()
+    return [DispatcherRun(**row) for row in rows]

@@ -24,11 +24,11 @@ class Cutoff:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage has come, and when it last wrote."""
+    """How far a stage has come, and when it last wrote; None where it has finished nothing yet."""
 
     stage: str
     minute: datetime
-    written_at: datetime
+    written_at: datetime | None
 
 
 def clock() -> datetime:

@@ -1,5 +1,7 @@
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -172,6 +174,65 @@ def test_unreachable_database_is_one_line_without_the_password(
     assert answer.code == 3
     assert len(answer.error_lines) == 1
     assert "s3cret-word" not in answer.out + answer.err
+
+
+def test_status_of_a_database_that_is_away_tells_what_runs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://u:p@127.0.0.1:{free_port()}/ops")
+    answer = run("status", "--mode", "sandbox", "--json")
+    found = json.loads(answer.out)
+    assert (answer.code, found["mode"], len(found["processes"])) == (3, "sandbox", 6)
+    assert "does not answer" in found["database"]
+
+
+def test_status_needs_neither_dagster_nor_pandas_and_is_quick(ready: Run) -> None:
+    code = (
+        "import sys, time; began = time.process_time()\n"
+        "sys.argv = ['ops-pipeline', 'status', '--mode', 'replay']\n"
+        "from ops_pipeline.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    print(time.process_time(), [n for n in ('dagster', 'pandas') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, _, modules = done.stdout.splitlines()[-1].partition(" ")
+    assert modules == "[]"
+    # Of this processor alone; two seconds of a clock would be those of all that runs beside it.
+    assert float(seconds) < 2
+
+
+def test_status_in_a_session_shows_it_again_until_ctrl_c(
+    ready: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    answer = ready("status", "--watch")
+    assert (answer.code, looks) == (0, [2.0, 2.0])
+    assert "rss-ingest" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["absent"], "there is no service 'absent'"),
+        (["dispatcher", "--since", "soon"], "--since must be like"),
+        (["dispatcher", "--since", "0m"], "--since must be like"),
+        (["dispatcher", "--follow", "--json"], "leave --json out"),
+        (["dispatcher"], "no line of dispatcher in the last 10m: nothing runs here"),
+    ],
+)
+def test_logs_says_in_one_line_why_it_shows_nothing(
+    ready: Run, words: list[str], said: str
+) -> None:
+    answer = ready("logs", *words)
+    assert (answer.code, len(answer.error_lines)) == (2, 1)
+    assert said in answer.err
 
 
 def test_status_before_init_says_what_to_run(

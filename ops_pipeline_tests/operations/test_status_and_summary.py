@@ -5,12 +5,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.session import Calendar
-from ops_pipeline.domain.stages import BARS, DISPATCH, SERVICES
-from ops_pipeline.operations.status import ServiceStatus, read_status
+from ops_pipeline.domain.stages import BARS, DATA_STAGES, DISPATCH, SERVICES
+from ops_pipeline.operations.status import SILENT_AFTER, ProcessStatus, ServiceStatus, read_status
 from ops_pipeline.operations.summary import summarize
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage import knowledge
+from ops_pipeline.storage.alerts import observe
 from ops_pipeline.storage.services import Switch, upsert_switch
 from ops_pipeline_tests.builders import DAY, NOON, SESSION, a_bar, at
 from ops_pipeline_tests.dispatcher.world import TS, World
@@ -79,6 +81,45 @@ def test_a_live_mode_has_the_clocks_present(connection: Connection) -> None:
     assert status.now is not None
     assert before <= status.now <= knowledge.clock()
     assert status.session is not None
+
+
+def problems(connection: Connection, **parts: object) -> str:
+    status = read_status(connection, Mode.SIMULATED, Mode.SANDBOX.calendar, **parts)  # type: ignore[arg-type]
+    return "; ".join(status.problems)
+
+
+def test_a_service_that_is_silent_in_trading_hours_needs_a_look(connection: Connection) -> None:
+    now = knowledge.clock()
+    session = Mode.SANDBOX.calendar.at(now)
+    assert session is not None
+    if now - session.opens_at < 2 * SILENT_AFTER:
+        pytest.skip("the session has just begun")
+    for stage in DATA_STAGES:
+        minute = now if stage != BARS else now - SILENT_AFTER - timedelta(minutes=2)
+        knowledge.insert_stage_minutes(connection, stage.name, [(session, minute)], {}, "a")
+    upsert_switch(connection, Switch(DISPATCH, is_enabled=False))
+    assert problems(connection) == "telemetry-1m has finished no minute for 12 min"
+    upsert_switch(connection, Switch(BARS, is_enabled=False))
+    assert problems(connection) == ""
+
+
+def test_a_process_that_died_beside_others_needs_a_look(connection: Connection) -> None:
+    for stage in SERVICES:
+        upsert_switch(connection, Switch(stage, is_enabled=False))
+    both = [ProcessStatus("keeper", 1), ProcessStatus("web", None)]
+    assert problems(connection, processes=both) == "does not run: web"
+    assert problems(connection, processes=both[1:]) == ""
+
+
+def test_an_open_alert_that_is_an_error_needs_a_look(connection: Connection) -> None:
+    now = knowledge.clock()
+    for stage in SERVICES:
+        upsert_switch(connection, Switch(stage, is_enabled=False))
+    bad = [Verdict("disk_has_room", Level.HIGH, "full"), Verdict("volume", Level.LOW, "few")]
+    observe(connection, now, "test", bad)
+    status = read_status(connection, Mode.SIMULATED, Mode.SIMULATED.calendar)
+    assert [alert.cause for alert in status.alerts] == ["disk_has_room", "volume"]
+    assert status.problems == ["high: disk_has_room: full"]
 
 
 def play_a_session(world: World) -> None:

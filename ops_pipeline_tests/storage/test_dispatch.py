@@ -777,9 +777,9 @@ def test_an_order_is_work_until_it_is_settled(
 
 
 def test_the_newest_run_is_the_last_start(connection: Connection) -> None:
-    assert dispatch.newest_run(connection) is None
+    assert dispatch.newest_runs(connection, 2) == []
     put_run(connection)
-    assert dispatch.newest_run(connection) == TS
+    assert [run.started_at for run in dispatch.newest_runs(connection, 2)] == [TS]
 
 
 def test_trading_is_active_at_first(connection: Connection) -> None:

@@ -222,6 +222,16 @@ on conflict (name) do update
 delete from leases
 where name = :name and holder = :holder;
 
--- name: newest_run
--- When the dispatcher last started.
-select max(started_at) as started_at from dispatcher_runs;
+-- name: newest_runs
+-- The runs that the dispatcher started last, newest first.
+select
+    started_at,
+    finished_at,
+    outcome,
+    pulled_count,
+    simulated_count,
+    skipped_count,
+    failed_count
+from dispatcher_runs
+order by started_at desc
+limit :limit;

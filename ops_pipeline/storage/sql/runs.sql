@@ -1,0 +1,47 @@
+-- Asked of Dagster's own database: what its runs did and said. It is read without Dagster, which
+-- takes seconds to import.
+
+-- name: newest_starts
+-- When each of these steps last began, by the newest 5,000 that did.
+select
+    step_key,
+    max(timestamp) as started_at
+from (
+    select
+        step_key,
+        timestamp
+    from event_logs
+    where dagster_event_type = 'STEP_START'
+    order by id desc
+    limit 5000
+) as newest
+where step_key = any(:steps)
+group by step_key;
+
+-- name: told
+-- What runs with one of these steps have told within [since, until], of the steps and of the whole
+-- run, the newest first. A check's step is named after what it checks.
+select
+    event_logs.run_id,
+    event_logs.timestamp,
+    event_logs.event
+from runs
+inner join event_logs on runs.run_id = event_logs.run_id
+where
+    (
+        runs.update_timestamp >= :since
+        or runs.status not in ('SUCCESS', 'FAILURE', 'CANCELED')
+    )
+    and event_logs.timestamp between :since and :until
+    and exists (
+        select 1
+        from event_logs as steps
+        where steps.run_id = runs.run_id and steps.step_key = any(:steps)
+    )
+    and (
+        event_logs.step_key is null
+        or event_logs.step_key = any(:steps)
+        or event_logs.step_key like any(:checks)
+    )
+order by event_logs.id desc
+limit :at_most;

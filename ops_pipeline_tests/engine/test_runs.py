@@ -1,0 +1,134 @@
+"""What Dagster's database tells of runs, read from what a real Dagster has written there."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.stages import BARS, SERVICES
+from ops_pipeline.operations.logs import Logs, read
+from ops_pipeline.operations.status import look
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage.engine import opened, server_of
+from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.services import Switch, upsert_switch
+from ops_pipeline_tests.engine.conftest import Postgres, _home
+
+SECRET = "planted-s3cret"
+
+
+@dg.asset
+def bars(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    context.log.info("seven tickers")
+    context.log.warning("with %s", SECRET)
+    return dg.MaterializeResult(metadata={"rows": 7})
+
+
+@dg.asset
+def news() -> None:
+    raise ValueError("no feed answered")
+
+
+@pytest.fixture
+def installed(
+    settings: Settings,
+    postgres: Postgres,
+    dagsters: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Settings]:
+    """An installation whose Dagster has run two stages, one of which failed."""
+    name = settings.dagster_database
+    with postgres.connect() as connection:
+        connection.execute(f'create database "{name}" template {dagsters}')
+    home = _home(postgres, name, tmp_path, monkeypatch)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for asset in (bars, news):
+            dg.materialize([asset], instance=instance, raise_on_error=False)
+    yield replace(elsewhere(settings), reader_password=SECRET)
+    with postgres.connect() as connection:
+        connection.execute(f'drop database "{name}" with (force)')
+
+
+def elsewhere(settings: Settings) -> Settings:
+    """The same server, as one that is not this installation's own."""
+    return replace(settings, server=replace(server_of(settings), is_embedded=False))
+
+
+def lately(settings: Settings, name: str, minutes: int = 10) -> Logs:
+    now = clock()
+    return read(settings, name, now - timedelta(minutes=minutes), now + timedelta(minutes=1))
+
+
+def test_a_services_lines_are_its_own_and_its_runs(installed: Settings) -> None:
+    found = lately(installed, "telemetry-1m")
+    texts = [line.text for line in found.lines]
+    assert "Materialized value bars. rows=7" in texts
+    assert any("seven tickers" in text for text in texts)
+    assert any("Finished execution of run" in text for text in texts)
+    assert not any("no feed answered" in text for text in texts)
+    assert len({line.run_id for line in found.lines}) == 1
+    assert [line.at for line in found.lines] == sorted(line.at for line in found.lines if line.at)
+
+
+def test_a_failed_step_says_why_as_an_error(installed: Settings) -> None:
+    errors = [line for line in lately(installed, "rss-ingest").lines if line.level == "ERROR"]
+    assert any("ValueError: no feed answered" in line.text for line in errors)
+
+
+def test_no_secret_stands_in_a_line(installed: Settings) -> None:
+    lines = lately(installed, "telemetry-1m").lines
+    assert any(line.level == "WARNING" and "with ***" in line.text for line in lines)
+    assert not any(SECRET in line.text for line in lines)
+
+
+def test_a_service_that_said_nothing_says_why(installed: Settings) -> None:
+    with opened(installed) as engine, engine.begin() as connection:
+        upsert_switch(connection, Switch(SERVICES[-1], is_enabled=False, reason="upkeep"))
+    found = lately(installed, "dispatcher")
+    assert found.lines == ()
+    assert found.reason.startswith("it is off: upkeep; nothing runs here")
+
+
+def test_the_status_knows_when_a_service_last_began(installed: Settings) -> None:
+    found = {one.switch.stage: one for one in look(installed).services}
+    began = found[BARS].last_tick
+    assert began is not None
+    assert timedelta(0) <= clock() - began < timedelta(minutes=2)
+    assert found[SERVICES[-1]].last_tick is None
+
+
+def test_an_installation_that_dagster_never_saw_has_a_status(
+    settings: Settings, postgres: Postgres
+) -> None:
+    with postgres.connect() as connection:
+        connection.execute(f'create database "{settings.dagster_database}"')
+    assert [one.last_tick for one in look(elsewhere(settings)).services] == [None] * 7
+    assert lately(settings, "bars").reason
+
+
+def test_a_process_has_its_file_and_its_lines_have_no_secret(settings: Settings) -> None:
+    planted = replace(settings, reader_password=SECRET)
+    file = settings.mode_dir / "logs" / "daemon.log"
+    file.parent.mkdir(parents=True)
+    old = f"{clock() - timedelta(hours=1):%Y-%m-%d %H:%M:%S} +0000 - INFO - old"
+    fresh = f"{clock():%Y-%m-%d %H:%M:%S} +0000 - dagster.daemon - ERROR - with {SECRET}"
+    file.write_text(f"{old}\n{fresh}\n  of two lines\n", encoding="utf-8")
+    found = lately(planted, "daemon").lines
+    assert [(line.level, line.text) for line in found] == [
+        ("ERROR", "dagster.daemon - ERROR - with ***"),
+        ("INFO", "of two lines"),
+    ]
+
+
+def test_a_process_that_said_nothing_says_whether_it_runs(settings: Settings) -> None:
+    assert lately(settings, "web").reason.startswith("it does not run, and never wrote ")
+
+
+def test_a_name_that_nobody_has_is_bad_input(settings: Settings) -> None:
+    with pytest.raises(BadInput, match=r"there is no service 'absent'; there are rss-ingest, "):
+        lately(settings, "absent")
