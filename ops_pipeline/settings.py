@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ops_pipeline.domain.cost import prices
 from ops_pipeline.domain.errors import BadConfiguration, Unsafe
 from ops_pipeline.domain.retention import MAX_DAYS, Retention
 from ops_pipeline.domain.session import ROUND_THE_CLOCK, Calendar
@@ -153,6 +154,7 @@ class Settings:
     dispatcher_overrides_file: Path | None = None
     # Unread, too: what is wrong in it stops no minute.
     slo_overrides: str = field(default="", repr=False)
+    price_overrides: str = field(default="", repr=False)
     # The name of the SSM parameter that the live modes take settings from as well; empty: none.
     ssm_parameter: str = ""
     aws_region: str = ""
@@ -286,6 +288,7 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         dispatcher_overrides=environ.get(OVERRIDES_TEXT) or "",
         dispatcher_overrides_file=_overrides_file(environ),
         slo_overrides=environ.get("OPS_SLO") or "",
+        price_overrides=environ.get("OPS_PRICES") or "",
         ssm_parameter=_ssm_parameter(chosen, environ),
         aws_region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "",
         retention=_retention(environ),
@@ -340,6 +343,20 @@ def slo_rules_of(settings: Settings) -> SloRules:
     except ValueError as error:
         hint = "docs/thresholds.md has every key"
         raise BadConfiguration(f"OPS_SLO: {error}", hint) from None
+
+
+def prices_of(settings: Settings) -> dict[str, float]:
+    """What AWS asks for each thing in USD, with the operator's own prices in place of some.
+
+    Raises:
+        BadConfiguration: there are prices that cannot be used; the message says why.
+    """
+    try:
+        return prices(read_overrides(settings.price_overrides))
+    except ValueError as error:
+        raise BadConfiguration(
+            f"OPS_PRICES: {error}", 'it reads like {"database": 0.032}'
+        ) from None
 
 
 def require_consent(settings: Settings, account_number: str) -> None:

@@ -23,6 +23,7 @@ VERBS = {
     "logs": "logs.logs",
     "check": "watch.check",
     "slo": "slo.slo",
+    "cost": "cost.cost",
     "doctor": "doctor.doctor",
     "trade-stream": "stream.trade_stream",
     "halt": "trading.halt",

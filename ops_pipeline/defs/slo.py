@@ -9,6 +9,7 @@ from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.slo import IN_A_REPLAY, MEGABYTE, Measurement, session_to_measure
+from ops_pipeline.operations import cost
 from ops_pipeline.operations.slo import measure_and_keep
 from ops_pipeline.storage.engine import open_engine
 
@@ -40,9 +41,10 @@ def pipeline_slo(
         measured = measure_and_keep(
             pipeline.engine, dagster, pipeline.calendar, session, pipeline.timing, pipeline.now()
         )
+        usd = cost.measure_and_keep(pipeline.engine, dagster, settings, session.day, pipeline.now())
     finally:
         dagster.dispose()
-    return dg.MaterializeResult(metadata=_metadata(measured))
+    return dg.MaterializeResult(metadata={**_metadata(measured), "cost_usd": round(usd, 4)})
 
 
 def _session(config: SloConfig, pipeline: Pipeline) -> Session:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ops_pipeline.domain import judges, ranges
+from ops_pipeline.domain import cost, judges, ranges
 from ops_pipeline.domain.acceptance import (
     BACKLOG,
     DUPLICATES,
@@ -23,6 +23,7 @@ from ops_pipeline.domain.judges import Found, Rows
 from ops_pipeline.domain.ranges import Present
 from ops_pipeline.domain.stages import DISPATCH, Stage
 
+COST = "cost_per_day"
 SERVICES_RUN, SKIPS, BAR_AGE = "services_are_running", "skip_reasons", "execution_freshness"
 IN_A_REPLAY = "not run: a replay's clock is the past"
 EXECUTIONS, SLO = "executions", "pipeline_slo"
@@ -209,6 +210,24 @@ CHECKS = (
         " and find an outage of three minutes. There is one schedule for six services and a sensor"
         " for the seventh, and the daemon that ticks them has to persist.",
         judge=judges.services_are_running,
+        is_for_replay=False,
+    ),
+    Check(
+        name=COST,
+        asset=SLO,
+        section="Cost Baselines",
+        says="A day's work would cost no more on AWS than it should.",
+        normal=f"<= {cost.NORMAL_USD:.2f} USD",
+        problem=f"> {cost.NORMAL_USD:.2f} USD (low), > {cost.CRITICAL_USD:.2f} USD (critical)",
+        level=Level.CRITICAL,
+        runbook="daily $1.00-$1.50, monthly $35-$40, cost spike > $5/day",
+        kept=Kept.CORRECTED,
+        why="Measured task-seconds at the prices of a table, as if each service were a container of"
+        " its own: no bill, and on one machine nothing is paid. Half a dollar more than the"
+        " runbook's is normal, since addresses are billed and the trade stream runs all day; less"
+        " is no problem. 5 USD are kept.",
+        judge=judges.cost_per_day,
+        scales="session",
         is_for_replay=False,
     ),
 )

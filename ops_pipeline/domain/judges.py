@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from ops_pipeline.domain import ranges
+from ops_pipeline.domain import cost, ranges
 from ops_pipeline.domain.acceptance import Level, Row
 from ops_pipeline.domain.ranges import Present
 
@@ -133,3 +133,15 @@ def services_are_running(present: Present, rows: Rows) -> Found:
     named = ", ".join(f"{service} for {lag:.0f} s" for service, lag in late.items())
     found = f"{'no service runs' if is_all else 'silent'}: {named}"
     return Found(Level.CRITICAL if is_all else Level.HIGH, found, seconds, expected)
+
+
+def cost_per_day(present: Present, rows: Rows) -> Found:
+    """The newest day that was measured would cost no more on AWS than it should."""
+    normal, critical = cost.limits(present.minutes, ranges.RUNBOOK_MINUTES)
+    expected = f"<= {normal:.2f} USD, at worst {critical:.2f} USD"
+    if not rows:
+        return Found(Level.NORMAL, "no day was measured yet", {}, expected)
+    usd = float(rows[0]["usd"])
+    level = cost.level_of(usd, normal, critical)
+    found = f"{rows[0]['day']} would cost {usd:.2f} USD on AWS"
+    return Found(level, found, {"usd": round(usd, 4)}, expected)

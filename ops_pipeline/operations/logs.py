@@ -10,13 +10,13 @@ from sqlalchemy.exc import ProgrammingError
 
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.logs import Line, read_lines, without
-from ops_pipeline.domain.stages import DISPATCH, SERVICES, Stage, stage_of_service
+from ops_pipeline.domain.stages import SERVICES, Stage, stage_of_service
 from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import STREAM, Settings
 from ops_pipeline.storage.engine import open_engine, opened, reachable
 from ops_pipeline.storage.knowledge import newest_stage_minutes
-from ops_pipeline.storage.runs import Told, told
+from ops_pipeline.storage.runs import Told, steps_of, told
 from ops_pipeline.storage.services import switches
 
 TRADE_STREAM, POSTGRES = "trade-stream", "postgres"
@@ -32,11 +32,6 @@ class Logs:
     lines: tuple[Line, ...]
     is_cut: bool = False
     reason: str = ""
-
-
-def steps_of(stage: Stage) -> list[str]:
-    """Dagster's steps of a stage: its assets."""
-    return ["executions"] if stage == DISPATCH else [stage.name]
 
 
 def names(settings: Settings) -> list[str]:

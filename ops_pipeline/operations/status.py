@@ -14,14 +14,13 @@ from ops_pipeline.domain.stages import DISPATCH, SERVICES
 from ops_pipeline.domain.stream import stream_state, stricter
 from ops_pipeline.local.keeper import table_of
 from ops_pipeline.local.postgres import EmbeddedServer
-from ops_pipeline.operations.logs import steps_of
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage import dispatch, knowledge, orders
 from ops_pipeline.storage.alerts import open_alerts
 from ops_pipeline.storage.dispatch import ACCOUNT, DispatcherRun, StateChange
 from ops_pipeline.storage.engine import open_engine, opened, reachable
 from ops_pipeline.storage.knowledge import Progress, clock
-from ops_pipeline.storage.runs import newest_starts
+from ops_pipeline.storage.runs import newest_starts, steps_of
 from ops_pipeline.storage.services import Switch, switches
 from ops_pipeline.storage.stream import read_health
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ops_pipeline.domain.logs import Line, level_of
+from ops_pipeline.domain.stages import DISPATCH, Stage
 from ops_pipeline.storage.queries import query
 
 
@@ -18,6 +19,11 @@ class Told:
 
     lines: tuple[Line, ...]
     is_cut: bool
+
+
+def steps_of(stage: Stage) -> list[str]:
+    """Dagster's steps of a stage: its assets."""
+    return ["executions"] if stage == DISPATCH else [stage.name]
 
 
 def newest_starts(dagster: Connection, steps: Sequence[str]) -> dict[str, datetime]:

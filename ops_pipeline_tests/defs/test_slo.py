@@ -107,6 +107,7 @@ def test_a_session_without_a_fault_passes_and_every_number_is_one_that_is_drawn(
     assert 0 < (told["run_launch_p95_seconds"].value or 0) < 60
     assert (told["event_log_mb"].value or 0) >= 0.1
     assert (told["database_mb"].value or 0) > 1
+    assert 0 < (told["cost_usd"].value or 0) < 5
 
 
 def test_measuring_twice_keeps_one_row_for_each_phase(live: World) -> None:

@@ -1,5 +1,6 @@
 """What Dagster's database tells of runs, read from what a real Dagster has written there."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -8,12 +9,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from ops_pipeline.cli import main
 from ops_pipeline.domain.errors import BadInput
-from ops_pipeline.domain.stages import BARS, SERVICES
+from ops_pipeline.domain.stages import BARS, NEWS, SERVICES
+from ops_pipeline.operations.cost import measure_and_keep
 from ops_pipeline.operations.logs import Logs, read
 from ops_pipeline.operations.status import look
 from ops_pipeline.settings import Settings
-from ops_pipeline.storage.engine import opened, server_of
+from ops_pipeline.storage import cost
+from ops_pipeline.storage.engine import open_engine, opened, server_of
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.services import Switch, upsert_switch
 from ops_pipeline_tests.engine.conftest import Postgres, _home
@@ -132,3 +136,53 @@ def test_a_process_that_said_nothing_says_whether_it_runs(settings: Settings) ->
 def test_a_name_that_nobody_has_is_bad_input(settings: Settings) -> None:
     with pytest.raises(BadInput, match=r"there is no service 'absent'; there are rss-ingest, "):
         lately(settings, "absent")
+
+
+def test_a_days_cost_is_that_of_its_tasks_billed_a_minute_each(installed: Settings) -> None:
+    day = installed.mode.calendar.day(clock())
+    dagster = open_engine(installed, installed.dagster_database)
+    with opened(installed) as engine:
+        usd = measure_and_keep(engine, dagster, installed, day, clock())
+        with engine.connect() as connection:
+            kept = {line.item: line for line in cost.read(connection, day)}
+    with dagster.connect() as events:
+        start = clock() - timedelta(minutes=5)
+        used = {one.stage: one for one in cost.used(events, start, clock())}
+        long_ago = cost.used(events, start - timedelta(days=2), start - timedelta(days=1))
+    dagster.dispose()
+    assert long_ago == []
+    assert set(used) == {BARS, NEWS}
+    assert (used[BARS].runs, used[BARS].billed_seconds) == (1, 60.0)
+    assert 0 < used[BARS].seconds < 60
+    assert kept["telemetry-1m"].quantity == pytest.approx(1 / 60)
+    assert usd == pytest.approx(sum(line.usd for line in kept.values()))
+
+
+def test_the_verb_cost_shows_lines_and_ends_with_1_past_normal(
+    installed: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = server_of(installed)
+    address = f"{server.user}:{server.password}@{server.host}:{server.port}"
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{address}/{server.base_name}")
+
+    def ended(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["ops-pipeline", "cost", *words])
+        try:
+            main()
+        except SystemExit as end:
+            return int(str(end.code)), capsys.readouterr().out
+        return 0, capsys.readouterr().out
+
+    code, out = ended()
+    assert code == 0
+    assert "what this work would cost on AWS; on this machine nothing is paid" in out
+    assert "telemetry-1m" in out
+    monkeypatch.setenv("OPS_PRICES", '{"database": 1}')
+    code, out = ended("--json")
+    found = json.loads(out)
+    assert (code, found["level"]) == (1, "critical")
+    assert found["usd"] == pytest.approx(sum(line["usd"] for line in found["lines"]))
+    assert ended("--day", "2999-01-04")[0] == 2
+    monkeypatch.setenv("OPS_PRICES", '{"databse": 1}')
+    assert ended()[0] == 4

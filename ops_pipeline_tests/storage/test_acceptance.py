@@ -7,8 +7,9 @@ from sqlalchemy import Connection, text
 
 from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.checks import NAMES
+from ops_pipeline.domain.cost import CostLine
 from ops_pipeline.domain.session import Calendar
-from ops_pipeline.storage import acceptance, dispatch
+from ops_pipeline.storage import acceptance, cost, dispatch
 from ops_pipeline_tests.builders import DAY, OPENS_AT, at
 from ops_pipeline_tests.storage.rows import (
     TS,
@@ -172,3 +173,29 @@ def test_today_begins_at_midnight_in_new_york(
     observed = judge(connection, xnys)["execution_volume"].observed
     assert observed["today"] == count
     assert datetime.fromisoformat(simulated_ts).date() == DAY
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "usd", "level"),
+    [
+        (0, 5.01, Level.CRITICAL),
+        (1, 5.01, Level.CRITICAL),
+        (0, 4.99, Level.LOW),
+        (0, 2.0, Level.NORMAL),
+        (-1, 9.0, Level.NORMAL),
+    ],
+)
+def test_more_than_five_dollars_on_the_newest_measured_day_are_critical(
+    connection: Connection, xnys: Calendar, days_ago: int, usd: float, level: Level
+) -> None:
+    halves = [CostLine(item, 1.0, "hours", usd / 2, is_standing=False) for item in ("a", "b")]
+    cost.replace(connection, DAY - timedelta(days=days_ago), halves, TS)
+    found = acceptance.verdicts(connection, TS, xnys, is_live=True, names=["cost_per_day"])
+    assert [verdict.level for verdict in found] == [level]
+
+
+def test_a_day_that_is_measured_again_is_counted_once(connection: Connection) -> None:
+    dear, cheap = (CostLine("a", 1.0, "hours", usd, is_standing=True) for usd in (9.0, 1.0))
+    for line in (dear, cheap):
+        cost.replace(connection, DAY, [line], TS)
+    assert cost.read(connection, DAY) == [cheap]

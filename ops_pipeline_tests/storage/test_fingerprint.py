@@ -36,6 +36,7 @@ LEFT_OUT = {
     "broker_positions",
     "config_state",
     "config_versions",
+    "cost_lines",
     "dispatch_attempts",
     "feed_state",
     "installation",

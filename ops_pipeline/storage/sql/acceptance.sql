@@ -43,6 +43,19 @@ from (
     where session_date = :day and intent = 'open' and ts <= :now
 ) as decided;
 
+-- name: cost_per_day
+-- What the newest day up to this one that was measured would cost on AWS.
+select
+    day,
+    sum(usd) as usd
+from cost_lines
+where
+    day = (
+        select max(measured.day) from cost_lines as measured
+        where measured.day <= :day
+    )
+group by day;
+
 -- name: services_are_running
 -- Seconds since the end of the newest minute that each service has finished; 0 when all of the session is.
 select

@@ -45,3 +45,27 @@ where
     )
 order by event_logs.id desc
 limit :at_most;
+
+-- name: task_seconds
+-- How often each of these steps ran within [start, end), and how long in all. What is billed of a
+-- task has a least length. A step that has not ended counts until the end that was asked for.
+select
+    step_key,
+    count(*) as runs,
+    sum(seconds) as seconds,
+    sum(greatest(seconds, :least)) as billed_seconds
+from (
+    select
+        step_key,
+        extract(epoch from coalesce(
+            max(timestamp) filter (where dagster_event_type != 'STEP_START'),
+            :end
+        ) - min(timestamp)) as seconds
+    from event_logs
+    where
+        dagster_event_type in ('STEP_START', 'STEP_SUCCESS', 'STEP_FAILURE')
+        and step_key = any(:steps)
+        and timestamp >= :start and timestamp < :end
+    group by run_id, step_key
+) as tasks
+group by step_key;
