@@ -65,11 +65,20 @@ setup(
             "duckdb>=2,<3",  # bench features: the same windows in another engine
             "matplotlib>=3.10,<4",  # draws bench tick's phases
         ],
+        # Settings where the pipeline runs on AWS; nothing else imports it.
+        "aws": [
+            "boto3>=1.40,<2",
+            "dagster-aws==0.29.27",  # goes with the Dagster above
+        ],
         "dev": [
+            "boto3>=1.40,<2",
             "coverage>=7.6",
+            "flask>=3",
+            "flask-cors>=6",
             "hypothesis>=6.120",
             "import-linter>=2.3",
             "matplotlib>=3.10,<4",
+            "moto[ssm]>=5,<6",  # answers as SSM and STS do; over HTTP by the next two
             "mypy==1.19.1",
             "pandas-stubs",
             "pytest>=8.3",

@@ -40,6 +40,7 @@ VERBS = {
     "purge": "purge.purge",
     "service": "service.app",
     "universe": "universe.app",
+    "config": "config.app",
     "gates": "gates.app",
     "model": "model.app",
     "bench": "bench.app",

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ops_pipeline.cli.config import parse_changes
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table, working
 from ops_pipeline.cli.market import parse_days
 from ops_pipeline.cli.server import connected, existing_server
 from ops_pipeline.domain.errors import BadInput, NotRunning
 from ops_pipeline.domain.gates import GATES
-from ops_pipeline.domain.thresholds import visible
 from ops_pipeline.operations.config import config_of, in_force
 from ops_pipeline.operations.what_if import Flip, Totals, WhatIf, what_if
 from ops_pipeline.settings import Settings, dispatcher_config, dispatcher_overrides, load
@@ -86,7 +86,7 @@ def ask_what_if(
     as_json: JsonOption = False,
 ) -> None:
     """Play the ledger of decisions again, as it was and under changed settings."""
-    wanted, days = parse_changes(changes or ()), parse_days(first, last)
+    wanted, days = parse_changes(changes or (), "--set"), parse_days(first, last)
     with existing_server(mode) as settings:
         if not has_database(settings):
             name = settings.mode.value
@@ -112,30 +112,6 @@ def _in_force(settings: Settings) -> ConfigVersion | None:
 
 def _without_store(settings: Settings) -> dict[str, Any]:
     return dispatcher_config(settings.mode, dispatcher_overrides(settings)).document()
-
-
-def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """Settings with their new values, as JSON gives them; what is no JSON is text.
-
-    Raises:
-        BadInput: one is not SETTING=VALUE, or a setting is given twice.
-    """
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name.strip() and equals and value.strip()):
-            raise BadInput(f"--set must be SETTING=VALUE, not {visible(text)!r}", USAGE)
-        if name.strip() in found:
-            raise BadInput(f"--set {visible(name.strip())} is given twice")
-        found[name.strip()] = _value(value.strip())
-    return found
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _shown(value: object) -> str:

@@ -1,5 +1,6 @@
 """The verb service: the seven switches."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -8,12 +9,20 @@ import typer
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
 from ops_pipeline.cli.server import connected
 from ops_pipeline.domain.errors import BadInput
-from ops_pipeline.domain.stages import SERVICES, Stage, stage_of_service
+from ops_pipeline.domain.stages import SERVICES, TRADE_STREAM, Stage, stage_of_service
+from ops_pipeline.operations.operator import operator
 from ops_pipeline.storage.knowledge import clock
-from ops_pipeline.storage.services import Switch, switches, upsert_switch
+from ops_pipeline.storage.services import (
+    Switch,
+    SwitchChange,
+    switch_changes,
+    switches,
+    upsert_switch,
+)
 
 app = typer.Typer(help="Switch services on and off; one that is off is left out of the tick.")
 
+CHANGES = 10
 Name = Annotated[str, typer.Argument(help="A service's name, as the runbook has it.")]
 
 
@@ -23,21 +32,41 @@ def list_switches(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     with connected(mode) as (_, connection):
         # A switch is a matter of the operator's time, also while a replay shows the past.
         found = switches(connection, clock())
+        moved = switch_changes(connection, CHANGES)
     if as_json:
         print_json(found)
         return
     rows = [
-        [s.stage.service, s.stage.name, "on" if s.is_enabled else "off", s.disabled_until, s.reason]
+        [s.stage.service, s.stage.name, _word(s), _brief(s.disabled_until), s.changed_by, s.reason]
         for s in found
     ]
-    out.print(table("", ["service", "stage", "switch", "until", "reason"], rows))
+    out.print(table("", ["service", "stage", "switch", "until (UTC)", "by", "reason"], rows))
+    if moved:
+        shown = [
+            [
+                _brief(m.written_at),
+                m.service,
+                _word(m),
+                _brief(m.disabled_until),
+                m.changed_by,
+                m.reason,
+            ]
+            for m in moved
+        ]
+        columns = ["at", "service", "switch", "until", "by", "reason"]
+        out.print(table("newest changes (UTC)", columns, shown))
 
 
 @app.command()
-def enable(name: Name, mode: ModeOption = None) -> None:
+def enable(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why, for whoever looks next.")] = "",
+    mode: ModeOption = None,
+) -> None:
     """Switch a service on."""
-    _switch(mode, Switch(_stage(name), is_enabled=True))
-    say(f"{_stage(name).service} is on")
+    stage = _stage(name)
+    _switch(mode, Switch(stage, is_enabled=True, reason=reason))
+    say(f"{stage.service} is on")
 
 
 @app.command()
@@ -56,16 +85,29 @@ def disable(
 
 
 def _switch(mode: ModeOption, switch: Switch) -> None:
-    with connected(mode) as (_, connection):
-        upsert_switch(connection, switch)
+    with connected(mode) as (settings, connection):
+        upsert_switch(connection, replace(switch, changed_by=operator(settings)))
 
 
 def _stage(name: str) -> Stage:
     stage = stage_of_service(name)
+    if name == TRADE_STREAM:
+        raise BadInput(
+            f"{name} has no switch: it is a process, and what needs it begins nothing without it",
+            "to stop trading: ops-pipeline halt; how it is: ops-pipeline doctor",
+        )
     if stage is None:
         known = ", ".join(stage.service for stage in SERVICES)
         raise BadInput(f"there is no service {name!r}; there are {known}")
     return stage
+
+
+def _word(moved: Switch | SwitchChange) -> str:
+    return "on" if moved.is_enabled else "off"
+
+
+def _brief(at: datetime | None) -> str | None:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}" if at else None
 
 
 def _until(text: str | None) -> datetime | None:

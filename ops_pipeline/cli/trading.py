@@ -1,7 +1,5 @@
 """The verbs halt, reduce, resume and flatten: what may be traded, from the next decision on."""
 
-import getpass
-import os
 from typing import Annotated
 
 import typer
@@ -15,6 +13,7 @@ from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.execution import Book
 from ops_pipeline.domain.gates import ACTIVE, HALTED, REDUCING
 from ops_pipeline.domain.values import Position
+from ops_pipeline.operations.operator import operator
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage import dispatch, knowledge
 from ops_pipeline.storage.execution import live_fills
@@ -68,7 +67,7 @@ def flatten(
             return
         if account.session is None:
             raise Unsafe("the market is closed: no order could be filled", "try again at its open")
-        dispatch.set_trading_state(connection, REDUCING, _operator(), reason or "flatten")
+        dispatch.set_trading_state(connection, REDUCING, operator(settings), reason or "flatten")
         closing = propose_flatten(connection, account)
     say(f"REDUCING: nothing is opened any more; {GOES_ON}")
     say(f"closed by the next run of the dispatcher: {_named(closing)}" if closing else "no order")
@@ -80,16 +79,8 @@ def flatten(
 
 def _change(state: str, reason: str, mode: ModeOption) -> list[Position]:
     with connected(mode) as (settings, connection):
-        dispatch.set_trading_state(connection, state, _operator(), reason)
+        dispatch.set_trading_state(connection, state, operator(settings), reason)
         return _held(connection, settings)
-
-
-def _operator() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run under an id that has no name.
-        return f"uid {os.getuid()}"
 
 
 def _held(connection: Connection, settings: Settings) -> list[Position]:

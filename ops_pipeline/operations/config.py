@@ -7,7 +7,7 @@ operator's own, which is kept here and, where one is named, in a parameter of SS
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from ops_pipeline.clients.aws import SsmParameter, parameter_of
 from ops_pipeline.domain.config import Overrides, Source, difference
 from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning
-from ops_pipeline.domain.thresholds import DispatcherConfig, read_overrides
+from ops_pipeline.domain.thresholds import PROFILES, DispatcherConfig, read_overrides
 from ops_pipeline.operations.operator import machine_user
 from ops_pipeline.settings import Settings, dispatcher_config, dispatcher_overrides
 from ops_pipeline.storage import config as storage
@@ -24,6 +24,7 @@ from ops_pipeline.storage.config import ConfigVersion
 
 PIPELINE = "ops-pipeline"
 ABSENT = "absent"
+DEFAULT = "default"
 CORRECT = "correct it where it was set; ops-pipeline config log tells what was found, and when"
 LOG = "run: ops-pipeline config log"
 SEE_KEYS = "docs/thresholds.md has every key"
@@ -46,6 +47,37 @@ def config_of(version: ConfigVersion, settings: Settings) -> DispatcherConfig:
         BadConfiguration: this code refuses what another has written.
     """
     return dispatcher_config(settings.mode, version.effective)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key: its value, the default, which layer the value comes from, and when that ends."""
+
+    key: str
+    value: Any
+    default: Any
+    layer: str
+    until: datetime | None
+
+
+def layers(version: ConfigVersion, settings: Settings) -> list[Setting]:
+    """Every key of a version with where its value comes from."""
+    usual, temporary = DispatcherConfig().document(), version.overrides.temporary
+    above = (
+        ("operator", version.overrides.values),
+        ("environment or file", version.base),
+        (f"mode {settings.mode.value}", PROFILES.get(settings.mode.value, {})),
+    )
+    return [
+        Setting(
+            key=key,
+            value=value,
+            default=usual.get(key),
+            layer=next((name for name, values in above if key in values), DEFAULT),
+            until=temporary[key].until if key in temporary else None,
+        )
+        for key, value in version.effective.items()
+    ]
 
 
 def settle(engine: Engine, settings: Settings, now: datetime) -> ConfigVersion:
@@ -96,10 +128,27 @@ def change(
         BadInput: a key or a value is refused; the message has the key and what is allowed.
         NotRunning: SSM does not answer; nothing is changed.
     """
-    if until and until <= now:
-        raise BadInput(f"{until:%Y-%m-%d %H:%M} UTC is over already")
     look = _looked(connection, settings, now)
-    return look.publish(look.version.overrides.changed(changes, until), Source.CLI, who, why)
+    wanted = _changed(settings, look.version, changes, until, now)
+    return look.publish(wanted, Source.CLI, who, why)
+
+
+def preview(
+    connection: Connection,
+    settings: Settings,
+    changes: Mapping[str, Any],
+    now: datetime,
+    until: datetime | None = None,
+) -> dict[str, list[Any]]:
+    """What a change would come to, key by key; nothing is looked for or written.
+
+    Raises:
+        BadInput: a key or a value is refused.
+    """
+    known = in_force(connection, settings, now)
+    wanted = _changed(settings, known, changes, until, now)
+    after = _effective(settings, known.base, wanted.values).document()
+    return difference(known.effective, after)
 
 
 def rollback(
@@ -127,6 +176,26 @@ def rollback(
         made = {}
     pinned = {key: both[1] for key, both in difference(made, target.effective).items()}
     return look.publish(Overrides({**values, **pinned}), Source.ROLLBACK, who, why)
+
+
+def _changed(
+    settings: Settings,
+    known: ConfigVersion,
+    changes: Mapping[str, Any],
+    until: datetime | None,
+    now: datetime,
+) -> Overrides:
+    """The operator's layer after a change: legal now, and whenever something of it returns."""
+    if until and until <= now:
+        raise BadInput(f"{until:%Y-%m-%d %H:%M} UTC is over already")
+    wanted = known.overrides.changed(changes, until)
+    try:
+        _effective(settings, known.base, wanted.values)
+        for end in sorted({when.until for when in wanted.temporary.values()}):
+            _effective(settings, known.base, wanted.returned(end).values)
+    except BadConfiguration as error:
+        raise BadInput(str(error), SEE_KEYS) from None
+    return wanted
 
 
 def _looked(connection: Connection, settings: Settings, now: datetime) -> "_Look":
@@ -253,9 +322,6 @@ class _Look:
         """Make this the operator's layer; in SSM last, so that a refusal there changes nothing."""
         if wanted != self.version.overrides:
             try:
-                for until in sorted(when.until for when in wanted.temporary.values()):
-                    after = wanted.returned(until).values
-                    _effective(self._settings, self.version.base, after)
                 self._add(source, wanted, who, why)
             except BadConfiguration as error:
                 raise BadInput(str(error), SEE_KEYS) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops_pipeline.cli import main
-from ops_pipeline.cli.gates import parse_changes
+from ops_pipeline.cli.config import parse_changes
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.gates import GATES
 from ops_pipeline.settings import Settings
@@ -102,9 +102,9 @@ def test_settings_that_are_refused_are_no_list(
         (["--set", "confidence_min=high"], "--set confidence_min: must be a number"),
         (["--set", "max_open_positions=" + "9" * 5_000], "--set max_open_positions: must be"),
         (["--set", "allowed_actions=" + "[" * 5_000], "--set allowed_actions: must be"),
-        (["--set", "confidence_min"], "must be SETTING=VALUE"),
-        (["--set", "=0.5"], "must be SETTING=VALUE"),
-        (["--set", "confidence_min="], "must be SETTING=VALUE"),
+        (["--set", "confidence_min"], "must be KEY=VALUE"),
+        (["--set", "=0.5"], "must be KEY=VALUE"),
+        (["--set", "confidence_min="], "must be KEY=VALUE"),
         (["--set", "confidence_min=0.5", "--set", "confidence_min=0.6"], "given twice"),
         (["--from", "2025-02-13", "--to", "2025-02-12"], "lies before"),
         (["--from", "yesterday"], "must be a day"),
@@ -181,10 +181,10 @@ def test_a_ledger_that_is_not_reproduced_makes_approximate_totals(
     ],
 )
 def test_a_value_is_json_and_else_text(text: str, value: object) -> None:
-    assert list(parse_changes([text]).values()) == [value]
+    assert list(parse_changes([text], "--set").values()) == [value]
 
 
 def test_a_message_shows_no_control_characters() -> None:
     with pytest.raises(BadInput) as error:
-        parse_changes(["\x1b[31m"])
+        parse_changes(["\x1b[31m"], "--set")
     assert "\x1b" not in str(error.value)

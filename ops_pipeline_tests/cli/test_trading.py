@@ -1,11 +1,11 @@
 """halt, reduce and resume say what stops and what goes on, and each change is kept."""
 
+import getpass
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from ops_pipeline.cli import trading
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.dispatch import read_trading_state, trading_state_changes
 from ops_pipeline.storage.engine import open_engine
@@ -48,7 +48,7 @@ def test_a_verb_changes_the_state_and_says_what_that_means(
 def test_every_change_is_kept_with_who_and_why(
     active: Run, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trading.getpass, "getuser", lambda: "night shift")
+    monkeypatch.setattr(getpass, "getuser", lambda: "night shift")
     active("halt", "--reason", "odd prices")
     active("resume")
     engine = open_engine(server)
