@@ -14,6 +14,7 @@ from ops_pipeline.defs.checks.overnight import no_position_is_held_overnight
 from ops_pipeline.defs.checks.quarantine import no_ticker_is_quarantined
 from ops_pipeline.defs.checks.sentiment import sentiment_checks
 from ops_pipeline.defs.checks.slo import slo_limits
+from ops_pipeline.defs.control import control_assets
 from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
 from ops_pipeline.defs.jobs import (
     acceptance_job,
@@ -28,6 +29,7 @@ from ops_pipeline.defs.retention import retention
 from ops_pipeline.defs.schedules import (
     acceptance_schedule,
     bars_sensor,
+    control_sensor,
     dispatch_sensor,
     lookahead_schedule,
     machine_sensor,
@@ -40,6 +42,8 @@ from ops_pipeline.defs.slo import pipeline_slo
 from ops_pipeline.defs.stream import stream_checks, trade_stream
 from ops_pipeline.domain.stages import BARS, FEATURES, NEWS, SENTIMENT, SIGNALS, WATCHLIST
 from ops_pipeline.settings import Settings, load
+
+SENSORS = [dispatch_sensor, bars_sensor, machine_sensor, stream_sensor, control_sensor]
 
 
 def build(settings: Settings) -> dg.Definitions:
@@ -57,6 +61,7 @@ def build(settings: Settings) -> dg.Definitions:
             executions_asset(settings, [SIGNALS]),
             exactly_once_certificate,
             trade_stream,
+            *control_assets,
             pipeline_slo,
             retention,
         ],
@@ -88,7 +93,7 @@ def build(settings: Settings) -> dg.Definitions:
             slo_schedule,
             retention_schedule,
         ],
-        sensors=[dispatch_sensor, bars_sensor, machine_sensor, stream_sensor],
+        sensors=SENSORS,
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.
         executor=dg.in_process_executor,

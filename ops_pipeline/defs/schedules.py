@@ -14,7 +14,7 @@ from dagster._core.storage.tags import (
 )
 from sqlalchemy import Connection
 
-from ops_pipeline.defs import stream
+from ops_pipeline.defs import control, stream
 from ops_pipeline.defs.checks import freshness, machine, quarantine
 from ops_pipeline.defs.jobs import (
     LANE,
@@ -193,6 +193,21 @@ def stream_sensor(
     if not context.cursor or not context.cursor.endswith(f" {turn}"):
         events += stream.told(pipeline, now, is_live=evaluations[0].passed)
     return dg.SensorResult(asset_events=events, cursor=f"{verdicts} {turn}")
+
+
+@dg.sensor(
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Record what was changed by hand, end what was set for a time, tell switches.",
+)
+def control_sensor(
+    context: dg.SensorEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.SensorResult | dg.SkipReason:
+    """Find changed settings, also while the dispatcher is off, and show them with the switches."""
+    if not pipeline.mode.is_live:
+        return REPLAY
+    news, cursor, said = control.look(pipeline, context.cursor)
+    return dg.SensorResult(asset_events=news, cursor=cursor, skip_reason=None if news else said)
 
 
 def _live_schedule(

@@ -26,6 +26,7 @@ from ops_pipeline.domain.stages import DISPATCH, Stage
 COST = "cost_per_day"
 SERVICES_RUN, SKIPS, BAR_AGE = "services_are_running", "skip_reasons", "execution_freshness"
 IN_A_REPLAY = "not run: a replay's clock is the past"
+DRIFT = "config_drift"
 EXECUTIONS, SLO = "executions", "pipeline_slo"
 
 
@@ -228,6 +229,22 @@ CHECKS = (
         " is no problem. 5 USD are kept.",
         judge=judges.cost_per_day,
         scales="session",
+        is_for_replay=False,
+    ),
+    Check(
+        name=DRIFT,
+        asset=EXECUTIONS,
+        section="Configuration Management",
+        says="What runs is the newest version of the settings, and all of them can be used.",
+        normal="the newest version runs",
+        problem="something is present but invalid (high); an older version runs, or what was set"
+        f" for a time is {ranges.SETTINGS_SECONDS} s late (medium); SSM does not answer (low)",
+        level=Level.HIGH,
+        runbook="log all changes",
+        kept=Kept.ADDED,
+        why="A change by hand is recorded as a version within a tick; what cannot be used stops the"
+        " dispatcher rather than being left out.",
+        judge=judges.config_drift,
         is_for_replay=False,
     ),
 )

@@ -145,3 +145,23 @@ def cost_per_day(present: Present, rows: Rows) -> Found:
     level = cost.level_of(usd, normal, critical)
     found = f"{rows[0]['day']} would cost {usd:.2f} USD on AWS"
     return Found(level, found, {"usd": round(usd, 4)}, expected)
+
+
+def config_drift(present: Present, rows: Rows) -> Found:
+    """The newest version of the settings runs, and all that is set can be used."""
+    expected = "the newest version runs"
+    row = rows[0]
+    observed = {"newest": row["version"], "ran": row["ran"]}
+    late = float(row["overdue_seconds"] or 0)
+    if row["invalid"]:
+        return Found(Level.HIGH, f"the dispatcher stands: {row['invalid']}", observed, expected)
+    if row["has_had_time"] and row["ran"] != row["version"]:
+        found = f"version {row['ran'] or '-'} ran last, and {row['version']} is the newest"
+        return Found(Level.MEDIUM, found, observed, expected)
+    if late > ranges.SETTINGS_SECONDS:
+        found = f"what was set for a time should have ended {late:.0f} s ago"
+        return Found(Level.MEDIUM, found, observed, expected)
+    if row["unread"]:
+        return Found(Level.LOW, f"what is known holds: {row['unread']}", observed, expected)
+    found = f"version {row['version']}" if row["version"] else "no version yet"
+    return Found(Level.NORMAL, found, observed, expected)

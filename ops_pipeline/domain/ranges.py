@@ -22,6 +22,8 @@ BAR_AGE_SECONDS = 120
 SERVICE_SECONDS = 180
 # The last minutes of a session are finished after its close.
 WATCHED_AFTER_CLOSE = timedelta(minutes=10)
+# By then every process has read the newest settings, and ended what was set for a time.
+SETTINGS_SECONDS = 120
 # Fewer rows than this say nothing.
 SKIPPED_MIN = 5
 SKIPPED_FOR = timedelta(minutes=60)

@@ -178,6 +178,21 @@ def test_service_comes_back_when_its_time_is_over(live: World) -> None:
     assert dg.AssetKey("news") in (answer.asset_selection or ())
 
 
+def test_each_of_the_seven_is_left_out_while_it_is_off_and_comes_back(live: World) -> None:
+    for stage in DATA_STAGES:
+        switch_off(live, stage, until=NOW + MINUTE)
+        answer = ask_minutes(live)
+        assert isinstance(answer, dg.RunRequest)
+        asked_for = {key.to_user_string() for key in answer.asset_selection or ()}
+        assert asked_for == set(STAGES) - {stage.name}
+        switch_off(live, stage, until=NOW)
+    assert isinstance(ask_dispatch(live), dg.RunRequest)
+    switch_off(live, DISPATCH, until=NOW + MINUTE)
+    assert reason(ask_dispatch(live)) == "the dispatcher is switched off"
+    switch_off(live, DISPATCH, until=NOW)
+    assert isinstance(ask_dispatch(live), dg.RunRequest)
+
+
 def test_nothing_is_asked_for_when_all_services_are_off(live: World) -> None:
     for stage in DATA_STAGES:
         switch_off(live, stage)

@@ -90,6 +90,46 @@ select
 from dispatcher_runs
 where started_at <= :now;
 
+-- name: config_drift
+-- What is wrong with the settings, which version runs and which is the newest, and what is overdue.
+with newest as (
+    select
+        made.version,
+        made.written_at,
+        made.temporary
+    from config_versions as made
+    where made.refusal is null
+    order by made.version desc
+    limit 1
+),
+
+ends as (
+    select min(cast(each.value ->> 'until' as timestamptz)) as at
+    from newest
+    cross join lateral jsonb_each(newest.temporary) as each
+),
+
+ran as (
+    select
+        run.config_version,
+        run.written_at
+    from dispatcher_runs as run
+    order by run.started_at desc
+    limit 1
+)
+
+select
+    state.invalid,
+    state.unread,
+    newest.version,
+    ran.config_version as ran,
+    ran.written_at > newest.written_at + interval '2 minutes' as has_had_time,
+    extract(epoch from cast(:clock as timestamptz) - ends.at) as overdue_seconds
+from config_state as state
+cross join ends
+left join newest on true
+left join ran on true;
+
 -- The runbook's own. NOW() and CURRENT_DATE in them are the pipeline's.
 -- noqa: disable=all
 
