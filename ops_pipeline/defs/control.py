@@ -76,7 +76,7 @@ def _config(version: ConfigVersion, invalid: str) -> dg.AssetMaterialization:
 
 def _services(found: Sequence[Switch]) -> dg.AssetMaterialization:
     off = sum(not switch.is_enabled for switch in found)
-    metadata = {"off": off, "switches": dg.MetadataValue.md(_table(found))}
+    metadata: Mapping[str, Any] = {"off": off, "switches": dg.MetadataValue.md(_table(found))}
     return dg.AssetMaterialization(SERVICES, metadata=metadata)
 
 
