@@ -713,3 +713,62 @@ def test_a_folder_of_finbert_reaches_processes_that_start_elsewhere(
     assert settings.finbert_path == tmp_path / "mine"
     assert settings.environment()["OPS_FINBERT_PATH"] == str(tmp_path / "mine")
     assert loaded().finbert_path is None
+
+
+# Of each variable a mode that reads it, a value, and what has to be set beside it.
+URL = "postgresql://127.0.0.1/ops_pipeline"
+DAYS = {"OPS_PARTITIONS_START": "2026-01-05"}
+HOST = {"DB_HOST": "db.example"}
+VARIABLES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "ALPACA_API_KEY": ("simulated", "PKANOTHERKEY123", {}),
+    "ALPACA_API_SECRET": ("simulated", "another", {}),
+    "ALPACA_BASE_URL": ("simulated", LOCAL, {}),
+    "ALPACA_DATA_URL": ("simulated", LOCAL, {}),
+    "AWS_DEFAULT_REGION": ("simulated", "us-west-2", {}),
+    "AWS_REGION": ("simulated", "us-west-2", {"AWS_DEFAULT_REGION": "us-east-1"}),
+    "DATABASE_URL": ("replay", URL, {}),
+    "DB_HOST": ("replay", "db.example", {}),
+    "DB_NAME": ("replay", "another", HOST),
+    "DB_PASSWORD": ("replay", "another", HOST),
+    "DB_PORT": ("replay", "5433", HOST),
+    "DB_USER": ("replay", "another", HOST),
+    "OPS_ALLOW_PRIVATE_FEEDS": ("replay", "true", {}),
+    "OPS_ALPACA_FEED": ("simulated", "sip", {}),
+    "OPS_BROKER": ("sandbox", "alpaca", {}),
+    "OPS_CONTACT": ("simulated", "ops@example.com", {}),
+    "OPS_DBT_AS_COMMAND": ("replay", "true", {}),
+    "OPS_DISPATCHER_CONFIG": ("replay", RUNBOOK, {}),
+    "OPS_DISPATCHER_CONFIG_FILE": ("replay", "rules.json", {}),
+    "OPS_FINBERT_PATH": ("replay", "model", {}),
+    "OPS_KEEP_LOGS_DAYS": ("replay", "3", {}),
+    "OPS_KEEP_RUNS_DAYS": ("replay", "3", {}),
+    "OPS_KEEP_SIGNALS_DAYS": ("replay", "3", {}),
+    "OPS_KEEP_TICKS_DAYS": ("replay", "3", {}),
+    "OPS_PAPER_CONSENT": ("alpaca-paper", ACCOUNT, {}),
+    "OPS_PARTITIONS_END": ("replay", "2026-01-09", DAYS),
+    "OPS_PARTITIONS_START": ("replay", "2026-01-05", {}),
+    "OPS_SANDBOX_PORT": ("sandbox", "8601", {}),
+    "OPS_SEED": ("replay", "8", {}),
+    "OPS_SENTIMENT": ("simulated", "lexicon", {}),
+    "OPS_SLO": ("replay", "{}", {}),
+    "OPS_SSM_PARAMETER": ("simulated", "/ops/config", {}),
+    "OPS_UNIVERSE_FILE": ("replay", "universe.yaml", {}),
+    "OPS_VAR_DIR": ("replay", "/elsewhere", {}),
+    "OPS_WEB_PORT": ("replay", "3001", {}),
+}
+# Written for Dagster and dbt, and read by them; the mode is the first argument of `loaded`.
+HANDED_DOWN = r"OPS_(DAGSTER|DBT)_(DB|DIR|HOST|PORT|NAME|USER)|OPS_MODE"
+
+
+def test_every_variable_that_is_read_has_a_case() -> None:
+    source = (PROJECT_DIR / "ops_pipeline" / "settings.py").read_text(encoding="utf-8")
+    named = set(re.findall(r'"((?:OPS|DB|DATABASE|ALPACA|AWS)_[A-Z_]+[A-Z])"', source))
+    read = {name for name in named if not re.match(HANDED_DOWN, name)}
+    assert read <= set(VARIABLES)
+    assert set(VARIABLES) - read == {"ALPACA_API_KEY", "ALPACA_API_SECRET"}
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_variable_that_is_changed_changes_the_settings(name: str) -> None:
+    mode, value, beside = VARIABLES[name]
+    assert loaded(mode, **{**beside, name: value}) != loaded(mode, **beside)

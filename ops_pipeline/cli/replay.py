@@ -26,8 +26,10 @@ from ops_pipeline.settings import (
     save_window,
 )
 from ops_pipeline.storage import acceptance, knowledge
-from ops_pipeline.storage.databases import drop_pipeline
+from ops_pipeline.storage.config import ConfigVersion, insert_version, versions
+from ops_pipeline.storage.databases import drop_pipeline, has_database
 from ops_pipeline.storage.engine import opened
+from ops_pipeline.storage.migrate import pending
 
 SIDE_BY_SIDE = 4
 
@@ -76,13 +78,33 @@ def show_report(report: ReplayReport, *, as_json: bool) -> None:
 def _play(
     settings: Settings, request: market_of.Request, *, rebuild: bool, quiet: bool
 ) -> ReplayReport:
+    kept = _settings_of(settings) if rebuild else []
     if rebuild:
         drop_pipeline(settings)
     prepare(settings)
+    if kept:
+        _keep(settings, kept)
     claim_sessions(settings, request.sessions, request.market)
     market_of.put(settings, request)
     show_days(settings, request.sessions)
     return play_sessions(load(Mode.REPLAY.value), request.sessions, request.market, quiet=quiet)
+
+
+def _settings_of(settings: Settings) -> list[ConfigVersion]:
+    """The versions of the dispatcher's settings, oldest first: no rebuild takes them away."""
+    if not has_database(settings):
+        return []
+    with opened(settings) as engine:
+        if pending(engine):
+            return []
+        with engine.connect() as connection:
+            return versions(connection)[::-1]
+
+
+def _keep(settings: Settings, kept: Sequence[ConfigVersion]) -> None:
+    with opened(settings) as engine, engine.begin() as connection:
+        for version in kept:
+            insert_version(connection, version)
 
 
 def play_sessions(

@@ -278,10 +278,11 @@ def _dispatcher(run: DispatcherRun) -> list[tuple[str, str]]:
     usual = DispatcherConfig().document()
     changed = {name: value for name, value in run.config.items() if usual.get(name) != value}
     said = ", ".join(f"{name} {_say(value)}" for name, value in changed.items()) or "nothing"
+    version = f"version {_say(run.config_version)}, hash {run.config_hash}"
     return [
         ("dispatch", run.orchestrator_run_id),
         ("as its run", f"{run.run_id}, mode {run.mode}, code {run.code_version}"),
-        ("settings", f"hash {run.config_hash}; not as by default: {said}"),
+        ("settings", f"{version}; not as by default: {said}"),
     ]
 
 

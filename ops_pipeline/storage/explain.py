@@ -74,6 +74,7 @@ class DispatcherRun:
     started_at: datetime
     mode: str
     code_version: str
+    config_version: int | None
     config_hash: str
     config: Mapping[str, Any]
     orchestrator_run_id: str

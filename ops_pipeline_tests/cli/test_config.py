@@ -7,8 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from ops_pipeline.operations.config import settle
+from ops_pipeline.cli import replay
+from ops_pipeline.cli.server import prepare
+from ops_pipeline.operations.config import change, settle
 from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.storage.databases import drop_pipeline
 from ops_pipeline.storage.engine import open_engine, opened
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline_tests.cli.test_verbs import Answer, Run, run  # noqa: F401 - fixtures
@@ -128,3 +131,16 @@ def test_the_log_is_the_page_that_the_runbook_asks_for(config: Run) -> None:
 def test_a_mode_without_a_database_is_told_so(run: Run) -> None:  # noqa: F811
     answer = run("config", "show", "--mode", "alpaca-paper")
     assert (answer.code, len(answer.error_lines)) == (2, 1)
+
+
+def test_a_replay_that_is_rebuilt_keeps_its_settings(settings: Settings) -> None:
+    with opened(settings) as engine, engine.begin() as connection:
+        change(connection, settings, {"tier": "tiny"}, who="night", why="a try", now=clock())
+    kept = replay._settings_of(settings)
+    drop_pipeline(settings)
+    prepare(settings)
+    assert replay._settings_of(settings) == []
+    replay._keep(settings, kept)
+    assert replay._settings_of(settings) == kept
+    with opened(settings) as engine:
+        assert settle(engine, settings, clock()) == kept[-1]

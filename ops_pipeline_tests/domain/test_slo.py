@@ -1,11 +1,13 @@
 """Which session is measured, which minutes are due, and what its numbers mean."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from ops_pipeline.domain.acceptance import Level
+from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.session import ROUND_THE_CLOCK, Calendar, Timing
 from ops_pipeline.domain.slo import (
     GROWTH,
@@ -25,6 +27,7 @@ from ops_pipeline.domain.slo import (
     verdicts,
 )
 from ops_pipeline.domain.thresholds import SloRules
+from ops_pipeline.settings import load, slo_rules_of
 from ops_pipeline_tests.builders import DAY, NOON, SESSION, at
 
 RULES = SloRules()
@@ -195,3 +198,36 @@ def test_limits_are_those_of_the_rules() -> None:
     worse = replace(measured, turns=Turns(390, 4, 5, NOON, NOON))
     assert levels(worse, rules)[SKIPPED] is Level.HIGH
     assert levels(worse, rules)[LATE] is Level.LOW
+
+
+# Of each limit another value, a session that it judges otherwise, a value out of range and a type.
+LIMITS: dict[str, tuple[float, Measurement, float, object]] = {
+    "signals_warn_seconds": (1.0, a_measurement(2.0), 0, "10"),
+    "signals_error_seconds": (15.0, a_measurement(20.0), 3_601, None),
+    "max_skipped_minutes": (2, a_measurement(turns=Turns(390, 2, 0, NOON)), -1, 1.5),
+    "max_late_minutes": (2, a_measurement(turns=Turns(390, 0, 2, None, NOON)), 1_441, True),
+    "max_event_log_mb_per_day": (0.5, a_measurement(), 0, "500"),
+}
+
+
+def limits_of(key: str, value: object) -> SloRules:
+    settings = load("replay", {"OPS_SLO": json.dumps({key: value})})
+    return slo_rules_of(settings)
+
+
+def test_every_limit_has_a_case() -> None:
+    assert set(LIMITS) == set(SloRules.model_fields)
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_a_limit_that_is_changed_changes_the_verdict(key: str) -> None:
+    value, measured, _, _ = LIMITS[key]
+    assert levels(measured, limits_of(key, value)) != levels(measured)
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_a_bad_limit_is_refused_with_its_key_and_what_is_allowed(key: str) -> None:
+    _, _, *wrong = LIMITS[key]
+    for value in wrong:
+        with pytest.raises(BadConfiguration, match=rf"^OPS_SLO: {key}: .*(should|must) be"):
+            limits_of(key, value)

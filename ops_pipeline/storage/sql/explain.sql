@@ -67,6 +67,7 @@ select
     started_at,
     mode,
     code_version,
+    config_version,
     config_hash,
     run_config_json as config,
     orchestrator_run_id
