@@ -43,6 +43,13 @@ from ops_pipeline.defs.stream import stream_checks, trade_stream
 from ops_pipeline.domain.stages import BARS, FEATURES, NEWS, SENTIMENT, SIGNALS, WATCHLIST
 from ops_pipeline.settings import Settings, load
 
+SCHEDULES = [
+    minute_schedule,
+    acceptance_schedule,
+    lookahead_schedule,
+    slo_schedule,
+    retention_schedule,
+]
 SENSORS = [dispatch_sensor, bars_sensor, machine_sensor, stream_sensor, control_sensor]
 
 
@@ -86,13 +93,7 @@ def build(settings: Settings) -> dg.Definitions:
             slo_job,
             retention_job,
         ],
-        schedules=[
-            minute_schedule,
-            acceptance_schedule,
-            lookahead_schedule,
-            slo_schedule,
-            retention_schedule,
-        ],
+        schedules=SCHEDULES,
         sensors=SENSORS,
         resources={"pipeline": Pipeline(settings)},
         # A process for each step would import everything six times a minute.
