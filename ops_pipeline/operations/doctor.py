@@ -25,6 +25,7 @@ from ops_pipeline.domain.values import FeedOutcome, FeedStatus
 from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.local.machine import free_bytes
 from ops_pipeline.operations.config import config_of, in_force
+from ops_pipeline.operations.runbook.stream import other_database
 from ops_pipeline.settings import (
     STREAM,
     BrokerName,
@@ -39,6 +40,7 @@ from ops_pipeline.storage.stream import read_health
 from ops_pipeline.storage.universe import universe
 
 MAX_SKEW_SECONDS = 2.0
+RESTART = "run: ops-pipeline runbook fix trade-stream-not-running"
 
 
 class Health(StrEnum):
@@ -178,6 +180,9 @@ def _stream(settings: Settings, now: Now) -> str:
     """The process that follows the account: whether it is heard, current, and all adds up."""
     with reachable(settings), opened(settings) as engine, engine.connect() as connection:
         health = read_health(connection, ACCOUNT)
+    if elsewhere := other_database(settings):
+        told, ours = elsewhere
+        raise BadConfiguration(f"it works with {told}, these settings with {ours}", RESTART)
     state, reason = stream_state(health, now())
     log_file = log_dir(settings) / f"{STREAM}.log"
     hint = f"{log_file} begins with its key, database and code; run: ops-pipeline up"
@@ -187,7 +192,7 @@ def _stream(settings: Settings, now: Now) -> str:
     if health.code_version != __version__:
         raise BadConfiguration(
             f"it runs code {health.code_version}, this is {__version__}",
-            "start it anew: ops-pipeline down, then up",
+            RESTART,
         )
     found = sums_verdict(health)
     if not found.is_normal:

@@ -1,0 +1,1 @@
+"""The runbook as software: each section looks for its causes, fixes them, and verifies itself."""
