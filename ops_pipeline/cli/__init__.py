@@ -39,6 +39,7 @@ VERBS = {
     "chaos": "chaos.chaos",
     "purge": "purge.purge",
     "service": "service.app",
+    "runbook": "runbook.app",
     "universe": "universe.app",
     "config": "config.app",
     "gates": "gates.app",
