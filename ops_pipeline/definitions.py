@@ -26,6 +26,7 @@ from ops_pipeline.defs.jobs import (
 )
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.retention import retention
+from ops_pipeline.defs.runbook import JOBS as RUNBOOK_JOBS
 from ops_pipeline.defs.schedules import (
     acceptance_schedule,
     bars_sensor,
@@ -92,6 +93,7 @@ def build(settings: Settings) -> dg.Definitions:
             lookahead_job,
             slo_job,
             retention_job,
+            *RUNBOOK_JOBS,
         ],
         schedules=SCHEDULES,
         sensors=SENSORS,

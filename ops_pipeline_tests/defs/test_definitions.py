@@ -15,6 +15,7 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from ops_pipeline.domain.checks import CHECKS
 from ops_pipeline.domain.machine import CLOCK, DISK
 from ops_pipeline.domain.slo import NAMES
+from ops_pipeline.operations.runbook.sections import SECTIONS
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline_tests.defs.world import STAGES, open_world
 
@@ -154,6 +155,7 @@ def test_jobs_schedules_and_sensors_have_their_names(definitions: dg.Definitions
     repository = definitions.get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     scheduled = {"minute", "acceptance", "lookahead", "slo", "retention"}
+    jobs -= {section.job_name for section in SECTIONS}
     assert jobs == {f"{name}_job" for name in (*scheduled, "dispatch")}
     assert {s.name for s in repository.schedule_defs} == {f"{name}_schedule" for name in scheduled}
     assert {s.name for s in repository.sensor_defs if s.name == "dispatch_sensor"}
