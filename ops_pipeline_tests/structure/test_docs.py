@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ops_pipeline.cli import VERBS
-from ops_pipeline_tests.structure.pages import DOCS, ranges_page, thresholds_page
+from ops_pipeline_tests.structure.pages import DOCS, ranges_page, runbook_page, thresholds_page
 
 ROOT = DOCS.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,6 +16,10 @@ def test_thresholds_page_is_what_the_code_says() -> None:
 
 def test_ranges_page_is_what_the_code_says() -> None:
     assert (DOCS / "ranges.md").read_text(encoding="utf-8") == ranges_page()
+
+
+def test_runbook_page_is_what_the_code_says() -> None:
+    assert (DOCS / "runbook.md").read_text(encoding="utf-8") == runbook_page()
 
 
 @pytest.mark.parametrize("verb", VERBS)
