@@ -1,31 +1,52 @@
-"""The verb trade-stream: the one process that follows the account, until it is ended."""
+"""The verb trade-stream: the one process that follows the account; and its report."""
 
 import asyncio
 import logging
 import signal
+from typing import Annotated
+
+import typer
 
 from ops_pipeline import __version__
-from ops_pipeline.cli.console import ModeOption, say
+from ops_pipeline.cli.console import JsonOption, ModeOption, out, say, show_result, table
+from ops_pipeline.cli.server import connected
 from ops_pipeline.clients.alpaca_books import AlpacaBooks
 from ops_pipeline.clients.alpaca_stream import AlpacaStream
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.dispatcher.stream import Follower
 from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.domain.session import both_zones
 from ops_pipeline.engine.logs import JsonLines
+from ops_pipeline.operations.stream import StreamReport, report
 from ops_pipeline.settings import Settings, load
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.knowledge import clock
 
 
-def trade_stream(mode: ModeOption = None) -> None:
-    """Follow the account at the broker in real time, as the only one; until Ctrl-C."""
+def trade_stream(
+    as_report: Annotated[
+        bool, typer.Option("--report", help="Show both sides of the account, and follow nothing.")
+    ] = False,
+    mode: ModeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow the account at the broker in real time, as the only one; until Ctrl-C.
+
+    With --report: who follows it, what frames told, what every ticker comes to; exit code 1 if
+    nobody follows it or it does not add up.
+    """
     settings = load(mode.value if mode else None)
     if not settings.mode.is_followed:
         raise BadConfiguration(
             f"mode {settings.mode.value} has no account to follow",
             "use --mode alpaca-paper or --mode sandbox",
         )
+    if as_report or as_json:
+        with connected(mode) as (_, connection):
+            found = report(connection, ACCOUNT, clock())
+        show_result(found, _print, as_json=as_json, is_normal=found.is_normal)
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -58,3 +79,52 @@ async def _follow(settings: Settings) -> None:
             await following
         except asyncio.CancelledError:
             say("ended")
+
+
+def _print(found: StreamReport) -> None:
+    health = found.health
+    say(f"{both_zones(found.at)}: {found.said}")
+    if health:
+        since = both_zones(health.connected_at) if health.connected_at else "not connected"
+        asked = both_zones(health.passed_at) if health.passed_at else "never"
+        say(f"{health.holder}, code {health.code_version}, connected {since}, asked {asked}")
+    frames = ", ".join(f"{name} {n}" for name, n in found.frames_last_hour.items())
+    say(f"frames of the last hour: {frames or 'none'}; 95 % within {found.lag_p95_seconds} s")
+    say(f"fills of which a request told first: {found.gaps_last_hour}")
+    columns = ["ticker", "before", "ours", "others", "broker", "difference", "explanation"]
+    rows = [list(one.__dict__.values()) for one in found.tickers]
+    out.print(table("shares", columns, rows))
+    if found.open_orders:
+        columns = ["order", "ticker", "side", "qty", "broker", "filled", "we", "filled"]
+        rows = [list(one.__dict__.values()) for one in found.open_orders]
+        out.print(table("open orders", columns, rows))
+    if found.gaps:
+        columns = ["fill at (UTC)", "ticker", "order", "filled", "healed after s"]
+        rows = [
+            [
+                f"{gap.at:%H:%M:%S}",
+                gap.ticker,
+                gap.broker_order_id[:8],
+                gap.filled_qty,
+                round((gap.healed_at - gap.at).total_seconds(), 1),
+            ]
+            for gap in found.gaps
+        ]
+        out.print(table("told by a request first", columns, rows))
+    _print_looks(found)
+
+
+def _print_looks(found: StreamReport) -> None:
+    columns = [
+        "look (UTC)",
+        "why",
+        "outcome",
+        "ms",
+        "orders",
+        "fills",
+        "healed",
+        "differ",
+        "reason",
+    ]
+    rows = [[f"{one.looked_at:%H:%M:%S}", *list(one.__dict__.values())[1:]] for one in found.looks]
+    out.print(table("looks at the whole account", columns, rows))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -32,9 +32,11 @@ from ops_pipeline.settings import AlpacaAccess
 
 ASKING = Patience(connect=3.0, read=10.0, total=20.0, attempts=3, first_wait=0.5)
 ORDERS_A_PAGE, FILLS_A_PAGE = 500, 100
-# An account of paper trades has no more; one that repeats its pages for ever has.
+# So many pages are read at once: 100,000 orders, 20,000 fills. What an account has more of these
+# fills is asked for the next time; one that repeats its pages for ever gives no answer.
 MAX_PAGES = 200
 MAX_AMOUNT = Decimal(2**53)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 STREAM, REPLACED = "trade_updates", "replaced"
 # Longer frames are of an order.
 LONGEST_CONTROL = 300
@@ -61,7 +63,8 @@ class Books:
     """What an account was asked for and holds; `unreadable` says what of it could not be read.
 
     `account` is the broker's own id of it: one that was reset is another one. `moving` are the
-    tickers whose positions changed while orders were read, which began at `begun_at`.
+    tickers whose positions changed while orders were read, which began at `begun_at`. Of fills
+    there may be more than `fills_until`, where they were too many; None where all were read.
     """
 
     orders: tuple[BrokerOrder, ...]
@@ -71,6 +74,7 @@ class Books:
     moving: frozenset[str] = frozenset()
     begun_at: datetime | None = None
     account: str = ""
+    fills_until: datetime | None = None
 
 
 class AlpacaBooks:
@@ -82,8 +86,9 @@ class AlpacaBooks:
     def read(self, orders_after: datetime, fills_after: datetime) -> Books:
         """Orders that were made and fills that came after these instants, and all positions.
 
-        Positions are read before the orders and after them: what differs has moved meanwhile, and
-        orders that were read may lack it.
+        Orders that are open are read however old they are: what is filled of them is told as a sum
+        from their beginning. Positions are read before the orders and after them: what differs has
+        moved meanwhile, and orders that were read may lack it.
 
         Raises:
             OperatorError: Alpaca does not answer, or refuses the key.
@@ -92,20 +97,25 @@ class AlpacaBooks:
         begun_at = self._now()
         before = self._positions([])
         try:
-            orders = _readable(self._pages_of_orders(orders_after), read_order, faults)
-            fills = _readable(self._pages_of_fills(fills_after), read_fill, faults)
+            orders = {
+                order.broker_order_id: order
+                for pages in (self._pages_of_open_orders(), self._pages_of_orders(orders_after))
+                for order in _readable(pages, read_order, faults)
+            }
+            fills, is_cut = self._fills(fills_after, faults)
         except Unreadable as error:
             raise AlpacaSilent(f"the end of a page cannot be read ({error})") from None
         held = self._positions(faults)
         moving = {t for t in {*before, *held} if before.get(t) != held.get(t)}
         return Books(
-            tuple(orders),
+            tuple(orders.values()),
             tuple(fills),
             held,
             tuple(faults),
             frozenset(moving),
             begun_at,
             self._account(),
+            fills[-1].at if is_cut else None,
         )
 
     def _account(self) -> str:
@@ -117,10 +127,13 @@ class AlpacaBooks:
     def _positions(self, faults: list[str]) -> dict[str, Holding]:
         return dict(_readable(self._list("/positions", {}), _read_holding, faults))
 
-    def _pages_of_orders(self, after: datetime) -> Iterator[Any]:
+    def _pages_of_open_orders(self) -> Iterator[Any]:
+        return self._pages_of_orders(LONG_AGO, "open")
+
+    def _pages_of_orders(self, after: datetime, status: str = "all") -> Iterator[Any]:
         # The edge of a page lies between orders of one instant, too.
         seen: set[str] = set()
-        words = {"status": "all", "direction": "asc", "limit": ORDERS_A_PAGE, "nested": False}
+        words = {"status": status, "direction": "asc", "limit": ORDERS_A_PAGE, "nested": False}
         for _ in range(MAX_PAGES):
             page = self._list("/orders", {**words, "after": _told(after)})
             new = [one for one in page if not (isinstance(one, dict) and one.get("id") in seen)]
@@ -133,16 +146,23 @@ class AlpacaBooks:
             after = time_of(_document(page[-1]), "created_at") - timedelta(microseconds=1)
         raise AlpacaSilent("its list of orders does not end")
 
-    def _pages_of_fills(self, after: datetime) -> Iterator[Any]:
+    def _fills(self, after: datetime, faults: list[str]) -> tuple[list[BrokerEvent], bool]:
+        """The first fills after an instant, and whether there are more of them."""
         words: dict[str, Any] = {"direction": "asc", "page_size": FILLS_A_PAGE}
         words["after"] = _told(after)
+        found: list[BrokerEvent] = []
+        seen: set[str] = set()
         for _ in range(MAX_PAGES):
             page = self._list("/account/activities/FILL", words)
-            yield from page
+            found += _readable(page, read_fill, faults)
             if len(page) < FILLS_A_PAGE:
-                return
-            words["page_token"] = text_of(_document(page[-1]), "id")
-        raise AlpacaSilent("its list of fills does not end")
+                return found, False
+            last = text_of(_document(page[-1]), "id")
+            if last in seen:
+                raise AlpacaSilent("its list of fills does not end")
+            seen.add(last)
+            words["page_token"] = last
+        return found, bool(found)
 
     def _list(self, path: str, words: Mapping[str, Any]) -> list[Any]:
         answer = self._get(path, words)

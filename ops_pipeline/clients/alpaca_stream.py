@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 # So often the server is asked for a sign of life, and so long one may be missing.
 BEAT_SECONDS, SILENT_SECONDS = 10.0, 25.0
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+# A connection that lived so long counts as well: the waits begin anew after it.
+FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS = 1.0, 60.0, 30.0
 REFUSALS = 3
 # Longer frames end the connection. A frame of an order has about 2 kB.
 MAX_BYTES = 16 * 2**20
@@ -50,7 +51,7 @@ class AlpacaStream:
         self._access, self._hear, self._tell = access, hear, tell
         self._again = asyncio.Event()
         self._heard_at: float | None = None
-        self._has_heard = False
+        self._connected_at: float | None = None
 
     @property
     def seconds_silent(self) -> float | None:
@@ -69,23 +70,27 @@ class AlpacaStream:
         """
         failures = refusals = 0
         while True:
-            self._has_heard = False
+            self._connected_at = None
             try:
                 reason = await self._once()
                 refusals = 0
             except Refused:
                 refusals, reason = refusals + 1, "the key is refused"
-                self._has_heard = False
                 if refusals == REFUSALS:
                     raise BadConfiguration(
                         f"Alpaca refuses the key {self._access.masked_key} for its stream", KEYS
                     ) from None
-            failures = 1 if self._has_heard else failures + 1
+            failures = 1 if self._was_well() else failures + 1
             self._heard_at = None
             self._tell(reason)
             wait = _wait(failures)
             log.warning("stream_lost", extra={"data": {"reason": reason, "again_in": wait}})
             await asyncio.sleep(wait)
+
+    def _was_well(self) -> bool:
+        """Whether the last connection was one for long: one that is cut at once is none."""
+        began = self._connected_at
+        return began is not None and time.monotonic() - began >= WELL_SECONDS
 
     async def _once(self) -> str:
         """One connection, from its beginning to its end; why it ended."""
@@ -94,6 +99,7 @@ class AlpacaStream:
         try:
             async with asyncio.timeout(SILENT_SECONDS):
                 await stream.begin()
+            self._connected_at = time.monotonic()
             self._tell("")
             watching = asyncio.create_task(self._watch(stream))
             try:
@@ -138,7 +144,7 @@ class AlpacaStream:
                 return f"nothing came for {SILENT_SECONDS:g} s"
 
     def _heard(self, raw: str | bytes) -> None:
-        self._heard_at, self._has_heard = time.monotonic(), True
+        self._heard_at = time.monotonic()
         self._hear(raw)
 
 

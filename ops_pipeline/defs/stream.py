@@ -16,6 +16,7 @@ from ops_pipeline.domain.stream import (
     live_verdict,
     sums_verdict,
 )
+from ops_pipeline.operations.stream import markdown, report
 from ops_pipeline.storage import stream as storage
 from ops_pipeline.storage.dispatch import ACCOUNT
 
@@ -78,12 +79,14 @@ def told(
     """What came since the last time, as numbers that the UI draws; materialised where it lives."""
     with pipeline.engine.connect() as connection:
         found = storage.frame_counts(connection, ACCOUNT, now - TOLD, now)
+        reconciled = report(connection, ACCOUNT, now)
     metadata: dict[str, Any] = {
         "frames": sum(found.by_outcome.values()),
         "unreadable": found.by_outcome.get(storage.UNREADABLE, 0),
         "repeated": found.by_outcome.get(storage.REPEATED, 0),
         "told_by_request_first": found.gaps,
         "lag_p95_seconds": round(found.lag_p95, 3),
+        "account": dg.MetadataValue.md(markdown(reconciled)),
     }
     observed = dg.AssetObservation(KEY, metadata=metadata)
     return [observed, dg.AssetMaterialization(KEY, metadata=metadata)] if is_live else [observed]

@@ -4,10 +4,12 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from threading import Lock
 from typing import Protocol
 
@@ -26,7 +28,7 @@ from ops_pipeline.dispatcher.told import (
 from ops_pipeline.domain.errors import OperatorError, Unsafe
 from ops_pipeline.storage import stream as storage
 from ops_pipeline.storage.knowledge import clock
-from ops_pipeline.storage.stream import Lease, RawFrame
+from ops_pipeline.storage.stream import Lease, Looked, RawFrame
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,7 @@ class Follower:
         self._reason = "connecting"
         self._frames_seen = 0
         self._doubted, self._healed = False, 0
+        self._why = "in its turn"
         self._storing = Lock()
         self._listener = self.listening(self._hear, self._tell)
 
@@ -151,7 +154,7 @@ class Follower:
         if is_control(raw):
             return
         if len(self._waiting) >= MOST_WAITING:
-            self._look_now.set()
+            self._want_look("too many frames wait")
             return
         self._frames_seen += 1
         self._waiting.append(RawFrame(raw, clock()))
@@ -163,7 +166,7 @@ class Follower:
         self._connected_at = None if reason else clock()
         if not reason:
             # Nobody tells what happened before it.
-            self._look_now.set()
+            self._want_look("connected")
 
     async def _hold(self, lease: Lease) -> None:
         while True:
@@ -207,7 +210,7 @@ class Follower:
                     self._waiting.popleft()
             if apply_frames(self.engine, lease).unreadable:
                 # What it would have told is asked for.
-                self._look_soon()
+                self._look_soon("a frame could not be read")
             if not batch:
                 return
 
@@ -222,8 +225,9 @@ class Follower:
                 pass
             self._look_now.clear()
             seen = self._frames_seen, self._connected_at
-            if not await self._tried(lambda: self._ask(lease)):
-                self._look_now.set()
+            why, self._why = self._why, "in its turn"
+            if not await self._tried(partial(self._look_at, lease, why)):
+                self._want_look("the one before failed")
                 await asyncio.sleep(self.pace.again)
                 continue
             # Of what came before the connection no frame tells.
@@ -232,11 +236,46 @@ class Follower:
             before = self._frames_seen, self._connected_at
             await asyncio.sleep(self.pace.rest)
 
-    def _look_soon(self) -> None:
-        """Ask for the whole account once more; said by another thread than that of the loop."""
-        self._loop.call_soon_threadsafe(self._look_now.set)
+    def _want_look(self, why: str) -> None:
+        self._why = why
+        self._look_now.set()
 
-    def _ask(self, lease: Lease) -> None:
+    def _look_soon(self, why: str) -> None:
+        """Ask for the whole account once more; said by another thread than that of the loop."""
+        self._loop.call_soon_threadsafe(self._want_look, why)
+
+    def _look_at(self, lease: Lease, why: str) -> None:
+        """Ask for the whole account, and keep what came of it.
+
+        What the database refuses of an answer ends nothing: it is told, and asked for again in its
+        turn.
+        """
+        looked_at, begun = clock(), time.monotonic()
+        looked = Looked(looked_at, why, storage.FAILED, 0)
+        try:
+            looked = self._ask(lease, looked)
+        except storage.LeaseLost:
+            raise
+        except OperatorError as error:
+            looked = replace(looked, reason=str(error))
+            raise
+        except DBAPIError as error:
+            if is_outage(error):
+                raise
+            log.exception("look_refused", extra={"data": {"of": type(error.orig).__name__}})
+            looked = replace(looked, reason=f"the database refuses it: {type(error.orig).__name__}")
+            self._healed = 0
+        finally:
+            self._keep_look(replace(looked, took_ms=round((time.monotonic() - begun) * 1_000)))
+
+    def _keep_look(self, looked: Looked) -> None:
+        try:
+            with self.engine.begin() as connection:
+                storage.insert_look(connection, self.account, looked)
+        except DBAPIError as error:
+            log.warning("look_not_kept", extra={"data": {"reason": type(error.orig).__name__}})
+
+    def _ask(self, lease: Lease, looked: Looked) -> Looked:
         """Ask, and join the answers; how many orders no frame had told so well is remembered."""
         orders_from, fills_from = asked_from(self.engine, self.account, clock())
         books = self.reader.read(orders_from, fills_from)
@@ -246,14 +285,22 @@ class Follower:
             log.error("answers_unreadable", extra={"data": data})
         unexplained = [one.ticker for one in look.differences if not one.is_explained]
         if not look.is_settled:
-            self._look_soon()
+            self._look_soon("the one before was not settled")
         if unexplained and not self._doubted:
             # An order may have moved between two answers.
-            self._look_soon()
+            self._look_soon("it did not add up")
         elif unexplained:
             log.error("account_does_not_add_up", extra={"data": {"tickers": unexplained}})
         self._doubted = bool(unexplained)
         self._healed = look.healed
+        return replace(
+            looked,
+            outcome=storage.SETTLED if look.is_settled else storage.UNSETTLED,
+            orders=len(books.orders),
+            fills=len(books.fills),
+            healed=look.healed,
+            differences=len(look.differences),
+        )
 
     async def _tried(self, work: Callable[[], None]) -> bool:
         """Do it; False where the database or the broker was not there just now."""

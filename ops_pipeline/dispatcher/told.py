@@ -47,8 +47,9 @@ from ops_pipeline.storage.stream import (
 log = logging.getLogger(__name__)
 
 AT_ONCE = 500
-# Orders and fills are asked for from so long before the newest that is known.
-OVERLAP, FIRST_LOOK = timedelta(minutes=5), timedelta(days=7)
+# Orders and fills are asked for from so long before the newest that is known: the broker's clock
+# and ours may differ. What a look reads, it holds in memory.
+OVERLAP, FIRST_LOOK = timedelta(minutes=1), timedelta(days=7)
 # The database's clock may be behind ours by so much.
 CLOCKS = timedelta(seconds=1)
 
@@ -65,7 +66,8 @@ class Applied:
 class Look:
     """What a look at the account has found: what no frame had told, and what does not add up.
 
-    The first look counts when nothing moved meanwhile; until then it is not `is_settled`.
+    The first look counts when nothing moved meanwhile; until then it is not `is_settled`, and
+    neither is one that did not read all fills.
     """
 
     healed: int
@@ -223,7 +225,6 @@ def asked_from(engine: Engine, account: str, now: datetime) -> tuple[datetime, d
     passed_at = health.passed_at if health else None
     if passed_at is None:
         return now - FIRST_LOOK, now - FIRST_LOOK
-    # The broker's clock and ours may differ.
     known = [passed_at, *filter(None, (since.oldest_open, since.newest_order))]
     fills_from = min(passed_at, since.newest_fill or passed_at)
     return min(known) - OVERLAP, fills_from - OVERLAP
@@ -261,8 +262,14 @@ def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
         nothing = Holding(ZERO, ZERO)
         held = {t: books.holdings.get(t, nothing) for t in {*books.holdings, *(before or ())}}
         storage.put_positions(connection, account, held, now, before)
-        storage.keep_pass(connection, lease, now, found, books.account)
-    return Look(0 if is_first else len(changed), tuple(found), books.unreadable)
+        storage.keep_pass(connection, lease, _whole_until(books, now), found, books.account)
+    healed, is_settled = 0 if is_first else len(changed), books.fills_until is None
+    return Look(healed, tuple(found), books.unreadable, is_settled)
+
+
+def _whole_until(books: Books, now: datetime) -> datetime:
+    """Up to when nothing is missing: what came while they were read may be, and later fills."""
+    return min(filter(None, (now, books.begun_at, books.fills_until)))
 
 
 def _moving(connection: Connection, account: str, books: Books) -> set[str]:

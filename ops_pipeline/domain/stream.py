@@ -20,6 +20,8 @@ BUY = "buy"
 FILLS = frozenset({"fill", "partial_fill"})
 # So long a stream may be away before nothing new is begun without it.
 DOWN_AFTER = timedelta(seconds=30)
+# So long nobody may have asked whether frames told everything.
+UNASKED_AFTER = timedelta(minutes=5)
 IS_LIVE = "stream_is_live"
 ADDS_UP = "account_adds_up"
 # The later in this list, the more is known. What is over stays over, and to be filled is most.
@@ -178,9 +180,13 @@ def stricter(one: str, other: str) -> str:
 
 
 def live_verdict(health: StreamHealth | None, now: datetime) -> Verdict:
-    """Whether the account is followed."""
+    """Whether the account is followed: heard, and asked now and then whether that was all."""
     state, reason = stream_state(health, now)
-    level = Level.NORMAL if state == ACTIVE else Level.HIGH
+    asked_at = health and (health.passed_at or health.connected_at)
+    if state == ACTIVE and asked_at and now - asked_at > UNASKED_AFTER:
+        minutes = (now - asked_at).total_seconds() / 60
+        reason = f"the account could not be asked for {minutes:.0f} min"
+    level = Level.HIGH if reason else Level.NORMAL
     lag = health.alive_at and (now - health.alive_at).total_seconds() if health else None
     observed = {"seconds_silent": lag} if lag is not None else {}
     limit = f"heard within {DOWN_AFTER.total_seconds():g} s"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from ops_pipeline.domain.alerts import Alert
 from ops_pipeline.domain.errors import NotRunning
@@ -172,8 +172,8 @@ def _ticks(settings: Settings) -> dict[str, datetime]:
     try:
         with dagster.connect() as events:
             return {steps[step]: at for step, at in newest_starts(events, list(steps)).items()}
-    except ProgrammingError:
-        # Dagster makes its tables when it first starts.
+    except (ProgrammingError, OperationalError):
+        # Dagster makes its tables when it first starts; the rest is known without it.
         return {}
     finally:
         dagster.dispose()

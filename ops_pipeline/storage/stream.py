@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import Connection, RowMapping
@@ -22,6 +22,9 @@ from ops_pipeline.storage.queries import as_rows, query
 
 # No frame of an order is nearly as long.
 LONGEST_FRAME = 65_536
+# So long looks are kept; each one removes those that are older.
+LOOKS_KEPT = timedelta(days=7)
+SETTLED, UNSETTLED, FAILED = "SETTLED", "UNSETTLED", "FAILED"
 APPLIED, REPEATED, UNREADABLE = "APPLIED", "REPEATED", "UNREADABLE"
 
 
@@ -92,6 +95,65 @@ class FrameCounts:
     by_outcome: Mapping[str, int]
     lag_p95: float
     gaps: int
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A look at the whole account: why, what came of it, how long it took in milliseconds.
+
+    `healed` are orders of which no frame had told so well.
+    """
+
+    looked_at: datetime
+    why: str
+    outcome: str
+    took_ms: int
+    orders: int = 0
+    fills: int = 0
+    healed: int = 0
+    differences: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TickerSums:
+    """Shares of a ticker: held before the first look, by orders, and as the broker says."""
+
+    ticker: str
+    before_qty: Decimal
+    ours_qty: Decimal
+    others_qty: Decimal
+    broker_qty: Decimal
+
+    @property
+    def difference(self) -> Decimal:
+        """What the broker has more than all orders come to."""
+        return self.broker_qty - self.before_qty - self.ours_qty - self.others_qty
+
+
+@dataclass(frozen=True)
+class OpenOrder:
+    """An order that is open at the broker or with us; None on the side that has no such order."""
+
+    client_order_id: str
+    ticker: str
+    side: str
+    qty: Decimal
+    broker_state: str | None
+    broker_filled_qty: Decimal | None
+    our_state: str | None
+    our_filled_qty: int | None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A fill of which a request told before any frame."""
+
+    at: datetime
+    ticker: str
+    broker_order_id: str
+    filled_qty: Decimal
+    healed_at: datetime
 
 
 def take_lease(
@@ -362,6 +424,38 @@ def frame_counts(
     gaps: int = connection.execute(query("stream", "gaps"), parameters).scalar_one()
     applied = [float(row[2]) for row in rows if row[0] == APPLIED]
     return FrameCounts({row[0]: row[1] for row in rows}, max(applied, default=0.0), gaps)
+
+
+def insert_look(connection: Connection, account: str, look: Looked) -> None:
+    """Keep that the account was looked at; what is older than a week goes."""
+    before = {"account": account, "before": look.looked_at - LOOKS_KEPT}
+    connection.execute(query("stream", "forget_looks"), before)
+    connection.execute(query("stream", "insert_look"), {"account": account, **look.__dict__})
+
+
+def looks(connection: Connection, account: str, limit: int) -> list[Looked]:
+    """The looks at an account, newest first."""
+    rows = connection.execute(query("stream", "looks"), {"account": account, "limit": limit})
+    return [Looked(**row) for row in rows.mappings()]
+
+
+def by_ticker(connection: Connection, account: str) -> list[TickerSums]:
+    """What an account's orders come to and what it holds, by ticker."""
+    rows = connection.execute(query("stream", "by_ticker"), {"account": account})
+    return [TickerSums(**row) for row in rows.mappings()]
+
+
+def open_orders(connection: Connection, account: str) -> list[OpenOrder]:
+    """Orders that are open at the broker or in our ledger."""
+    rows = connection.execute(query("stream", "open_orders"), {"account": account})
+    return [OpenOrder(**row) for row in rows.mappings()]
+
+
+def told_by_request(connection: Connection, account: str, since: datetime, limit: int) -> list[Gap]:
+    """Fills since an instant of which a request told first, newest first."""
+    parameters = {"account": account, "since": since, "limit": limit}
+    rows = connection.execute(query("stream", "told_by_request"), parameters)
+    return [Gap(**row) for row in rows.mappings()]
 
 
 def _order(row: RowMapping) -> BrokerOrder:

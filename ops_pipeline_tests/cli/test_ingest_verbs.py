@@ -224,6 +224,19 @@ def test_doctor_says_who_follows_the_account(followed: tuple[Run, Settings]) -> 
     assert "the trade stream is heard" in call("status", "--mode", "sandbox").out
 
 
+def test_the_report_of_the_stream_ends_with_1_where_nobody_follows(
+    followed: tuple[Run, Settings],
+) -> None:
+    call, settings = followed
+    silent = call("trade-stream", "--report", "--mode", "sandbox")
+    assert (silent.code, "the trade stream was never started" in silent.out) == (1, True)
+    hear(settings)
+    answer = call("trade-stream", "--report", "--mode", "sandbox", "--json")
+    found = json.loads(answer.out)
+    assert (answer.code, found["is_live"], found["health"]["holder"]) == (0, True, "host/1")
+    assert "looks at the whole account" in call("trade-stream", "--report", "--mode", "sandbox").out
+
+
 def test_doctor_names_a_stream_of_other_code(followed: tuple[Run, Settings]) -> None:
     call, settings = followed
     hear(settings, code_version="0.0.9")

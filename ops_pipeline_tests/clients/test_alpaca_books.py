@@ -71,6 +71,8 @@ def pages_of(*pages: Any, **others: Any) -> Iterator[AlpacaBooks]:
 
     def answer(asked: Asked) -> Answer:
         name = asked.target.partition("?")[0].rpartition("/")[2]
+        if asked.query.get("status") == "open":
+            return Answer([])
         if name == "orders":
             return Answer(left.pop(0) if len(left) > 1 else left[0])
         return _of_account(name, others)
@@ -156,6 +158,43 @@ def test_pages_of_fills_are_read_to_their_end(monkeypatch: pytest.MonkeyPatch) -
     told = [str(fill.execution_id) for fill in world.broker.fills]
     assert [fill.key for fill in books.fills] == told
     assert len(told) > 7
+
+
+def test_of_too_many_fills_the_first_are_read_and_up_to_when_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alpaca_books, "FILLS_A_PAGE", 2)
+    monkeypatch.setattr(alpaca_books, "MAX_PAGES", 2)
+    clock = Clock()
+    world = flat_world(fill_seconds=NEVER_SECONDS, clock=clock)
+    traded(world, 4, clock)
+    fills = world.broker.fills
+    assert len(fills) > 4
+    with served(world) as url:
+        first = books_at(url).read(LONG_AGO, LONG_AGO)
+        assert first.fills_until is not None
+        rest = books_at(url).read(LONG_AGO, first.fills_until)
+    assert [fill.key for fill in first.fills] == [str(one.execution_id) for one in fills[:4]]
+    assert first.fills_until == first.fills[-1].at
+    assert len(first.orders) == 4
+    assert [fill.key for fill in rest.fills] == [str(one.execution_id) for one in fills[4:]]
+    assert rest.fills_until is None
+
+
+def test_an_order_that_is_open_is_read_however_old_it_is() -> None:
+    clock = Clock()
+    world = flat_world(fill_seconds=NEVER_SECONDS, clock=clock)
+    world.broker.submit(
+        Ticket(symbol="AAPL", qty=Decimal(3), side="buy", type="market", time_in_force="day")
+    )
+    clock.now += timedelta(days=30)
+    with served(world) as url:
+        open_now = books_at(url).read(clock.now, clock.now)
+        while world.broker.open_orders():
+            world.broker.work()
+        closed = books_at(url).read(clock.now, clock.now)
+    assert [order.state for order in open_now.orders] == [OrderState.ACKED]
+    assert closed.orders == ()
 
 
 def test_pages_that_do_not_go_on_are_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

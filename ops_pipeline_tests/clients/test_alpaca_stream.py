@@ -168,6 +168,8 @@ def test_a_broker_without_news_shows_life_when_it_is_asked_for_it() -> None:
             assert broker.connections == 1
             assert (ear.stream.seconds_silent or 0) < 0.8
 
+    play(scene)
+
 
 @pytest.mark.usefixtures("quick")
 def test_a_sleep_of_our_own_is_no_silence_of_the_broker() -> None:
@@ -276,6 +278,25 @@ def test_where_nobody_answers_it_waits_longer_each_time(waits: list[int]) -> Non
 
     play(scene)
     assert waits == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("well_seconds", "expected"), [(30.0, [1, 2, 3, 4]), (0.0, [1, 1, 1, 1])])
+def test_a_connection_that_is_cut_before_it_lived_for_long_makes_the_next_wait_longer(
+    monkeypatch: pytest.MonkeyPatch, waits: list[int], well_seconds: float, expected: list[int]
+) -> None:
+    monkeypatch.setattr(alpaca_stream, "WELL_SECONDS", well_seconds)
+
+    async def scene() -> None:
+        broker = Broker()
+        async with following(broker) as ear:
+            for number in range(1, 5):
+                await until(lambda: broker.listening)
+                await until(lambda n=number: len(ear.told) >= 2 * n - 1)
+                await broker.hang_up()
+                await until(lambda n=number: len(waits) == n)
+
+    play(scene)
+    assert waits == expected
 
 
 def test_waits_grow_to_a_minute_and_are_never_under_a_second() -> None:

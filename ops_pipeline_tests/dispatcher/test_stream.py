@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 
 from ops_pipeline.clients.alpaca_books import Books, read_order
 from ops_pipeline.clients.alpaca_http import AlpacaSilent
@@ -122,6 +122,11 @@ class Play:
     def outcomes(self) -> dict[str, int]:
         rows = self.world.ask("select outcome, count(*) from broker_frames group by outcome")
         return dict(rows)  # type: ignore[arg-type]
+
+    def looks(self, outcome: str) -> list[Any]:
+        """The reasons of the looks that ended so."""
+        where = f"select reason from stream_looks where outcome = '{outcome}'"
+        return [row[0] for row in self.world.ask(where)]
 
     @property
     def filled(self) -> list[Any]:
@@ -305,6 +310,55 @@ def test_a_statement_that_is_wrong_ends_it(play: Play, monkeypatch: pytest.Monke
             play.ear.hear(FRAME)
             await asyncio.wait({task}, timeout=10)
             assert isinstance(task.exception(), ExceptionGroup)
+
+    run(scene)
+
+
+def test_an_answer_that_the_database_refuses_is_told_and_asked_for_again(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in, is_refused = following.take_in, Event()
+
+    def take_in_or_fail(*words: Any) -> Any:
+        if is_refused.is_set():
+            raise DataError("", {}, ValueError())
+        return take_in(*words)
+
+    monkeypatch.setattr(following, "take_in", take_in_or_fail)
+
+    async def scene() -> None:
+        async with play.on() as task:
+            is_refused.set()
+            play.account.hold(WHOLE)
+            play.ear.tell("")
+            await play.until(lambda: "the database refuses it: ValueError" in play.looks("FAILED"))
+            assert not task.done()
+            play.ear.hear(news(1))
+            await play.until(lambda: play.outcomes == {"APPLIED": 1})
+            is_refused.clear()
+            play.ear.tell("")
+            await play.until(lambda: play.filled == [10])
+
+    run(scene)
+
+
+def test_each_look_is_kept_with_its_reason_and_what_came_of_it(play: Play) -> None:
+    async def scene() -> None:
+        async with play.on():
+            play.account.failures.append(AlpacaSilent("no page"))
+            play.account.hold(WHOLE)
+            play.ear.tell("")
+            await play.until(lambda: play.filled == [10])
+            await play.until(lambda: len(play.looks("SETTLED")) > 1)
+        assert ["no page" in reason for reason in play.looks("FAILED")] == [True]
+        with play.world.engine.connect() as connection:
+            kept = storage.looks(connection, ACCOUNT, 100)
+        assert {"connected", "the one before failed"} <= {look.why for look in kept}
+        assert sum(look.healed for look in kept) == 1
+        assert max(look.orders for look in kept) == 1
+        assert [look.looked_at for look in kept] == sorted(
+            (look.looked_at for look in kept), reverse=True
+        )
 
     run(scene)
 

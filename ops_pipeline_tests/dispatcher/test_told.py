@@ -552,3 +552,32 @@ def test_a_frame_of_a_new_order_does_not_hide_those_before_it(world: World, leas
     )
     hear(world, lease, a_frame(newer, event="fill", timestamp=(TS + hour).isoformat()))
     assert since(world, TS + hour) == (TS - OVERLAP, TS - OVERLAP)
+
+
+def test_a_look_that_did_not_read_all_fills_goes_on_where_it_ended(
+    world: World, lease: Lease
+) -> None:
+    look(world, lease, books())
+    until = TS - timedelta(hours=1)
+    assert not look(world, lease, replace(books(), fills_until=until)).is_settled
+    assert since(world) == (until - OVERLAP, until - OVERLAP)
+    assert look(world, lease, books()).is_settled
+    assert since(world) == (TS - OVERLAP, TS - OVERLAP)
+
+
+def test_what_came_while_a_look_was_read_is_asked_for_again(world: World, lease: Lease) -> None:
+    begun = TS - timedelta(minutes=3)
+    look(world, lease, replace(books(), begun_at=begun))
+    assert since(world) == (begun - OVERLAP, begun - OVERLAP)
+
+
+def test_an_order_that_was_partly_filled_long_before_the_first_look_is_counted_once(
+    world: World, lease: Lease
+) -> None:
+    """It is open, so it is among the answers; its four shares are no holding from before it."""
+    old = {"created_at": (TS - timedelta(days=40)).isoformat()}
+    look(world, lease, books(an_order(**old), AAPL=4))
+    assert positions(world) == [("AAPL", 0, 4)]
+    whole = an_order(status="filled", filled_qty="10", **old)
+    hear(world, lease, a_frame(whole, event="fill", execution_id="e-9"))
+    assert look(world, lease, books(whole, AAPL=10)).differences == ()

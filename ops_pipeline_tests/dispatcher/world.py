@@ -24,6 +24,7 @@ FILLED = (
     "broker_orders",
     "broker_positions",
     "stream_leases",
+    "stream_looks",
     "order_intents",
     "dispatch_attempts",
     "dispatch_executions",

@@ -188,6 +188,16 @@ def test_a_stream_that_is_down_is_critical(
     assert ("seconds_silent" in verdict.observed) == bool(found and found.alive_at)
 
 
+@pytest.mark.parametrize("minutes", [0, 5, 6])
+def test_a_stream_that_is_heard_while_nobody_can_ask_for_more_is_told(minutes: int) -> None:
+    asked_at = NOON - timedelta(minutes=minutes)
+    verdict = live_verdict(health(passed_at=asked_at), NOON)
+    assert (verdict.level is Level.HIGH) == (minutes > 5)
+    never = live_verdict(health(passed_at=None, connected_at=asked_at), NOON)
+    assert never.level is verdict.level
+    assert stream_state(health(passed_at=asked_at), NOON) == (ACTIVE, "")
+
+
 @pytest.mark.parametrize(("one", "other"), list(product([ACTIVE, REDUCING, HALTED], repeat=2)))
 def test_the_stricter_of_two_states_counts(one: str, other: str) -> None:
     order = [ACTIVE, REDUCING, HALTED]

@@ -52,6 +52,7 @@ LEFT_OUT = {
     "service_changes",
     "services",
     "stream_leases",
+    "stream_looks",
     "trading_state",
     "trading_state_changes",
     "universe",

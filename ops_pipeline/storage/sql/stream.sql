@@ -323,3 +323,101 @@ group by outcome;
 select count(*) as count
 from broker_events
 where account = :account and at >= :start and at < :end and frame_id is null;
+
+-- name: forget_looks
+-- Looks from before an instant.
+delete from stream_looks
+where account = :account and looked_at < :before;
+
+-- name: insert_look
+-- The whole account was asked for.
+insert into stream_looks (
+    account, looked_at, why, outcome, took_ms, orders, fills, healed, differences, reason
+)
+values (
+    :account, :looked_at, :why, :outcome, :took_ms, :orders, :fills, :healed, :differences, :reason
+);
+
+-- name: looks
+-- The looks at the account, newest first.
+select
+    looked_at,
+    why,
+    outcome,
+    took_ms,
+    orders,
+    fills,
+    healed,
+    differences,
+    reason
+from stream_looks
+where account = :account
+order by looked_at desc, id desc
+limit :limit;
+
+-- name: by_ticker
+-- What was held before, what orders of ours and of others came to, and what the broker says.
+select
+    ticker,
+    sum(before_qty) as before_qty,
+    sum(ours_qty) as ours_qty,
+    sum(others_qty) as others_qty,
+    sum(broker_qty) as broker_qty
+from (
+    select
+        ticker,
+        0 as before_qty,
+        case when is_external then 0 when side = 'buy' then filled_qty else -filled_qty end as ours_qty,
+        case when not is_external then 0 when side = 'buy' then filled_qty else -filled_qty end as others_qty,
+        0 as broker_qty
+    from broker_orders
+    where account = :account
+    union all
+    select
+        ticker,
+        before_qty,
+        0 as ours_qty,
+        0 as others_qty,
+        qty as broker_qty
+    from broker_positions
+    where account = :account
+) as parts
+group by ticker
+having
+    sum(before_qty) <> 0 or sum(ours_qty) <> 0 or sum(others_qty) <> 0 or sum(broker_qty) <> 0
+order by ticker;
+
+-- name: open_orders
+-- Orders that are open at the broker, as it told, or in our ledger; and what the other side has.
+select
+    coalesce(told.client_order_id, ours.client_order_id) as client_order_id,
+    coalesce(told.ticker, ours.ticker) as ticker,
+    coalesce(told.side, ours.side) as side,
+    coalesce(told.qty, ours.qty) as qty,
+    told.state as broker_state,
+    told.filled_qty as broker_filled_qty,
+    ours.state as our_state,
+    ours.filled_qty as our_filled_qty
+from (
+    select *
+    from broker_orders
+    where account = :account
+) as told
+full outer join order_intents as ours on told.client_order_id = ours.client_order_id
+where
+    told.state in ('ACKED', 'PARTIAL')
+    or (ours.account = :account and ours.settled_at is null)
+order by ticker, client_order_id;
+
+-- name: told_by_request
+-- Fills of which a request told first, since an instant, and when that was; newest first.
+select
+    at,
+    ticker,
+    broker_order_id,
+    filled_qty,
+    written_at as healed_at
+from broker_events
+where account = :account and at >= :since and frame_id is null
+order by at desc
+limit :limit;
