@@ -102,6 +102,8 @@ def _drawn(found: Status) -> RenderableType:
     if found.stream:
         lines.append(found.stream.told)
     lines.append(f"recommendations: {_counts(found.backlog) or 'none'}")
+    if found.settings_version:
+        lines.append(f"settings: version {found.settings_version}")
     if found.orders:
         lines.append(f"orders at the broker: {_counts(found.orders)}")
     columns = ["service", "switch", "minute ET", "tick ET", "success ET (UTC)", "lag s"]

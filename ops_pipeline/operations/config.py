@@ -90,13 +90,19 @@ def settle(engine: Engine, settings: Settings, now: datetime) -> ConfigVersion:
         NotRunning: SSM does not answer, and what it holds was never read.
     """
     parameter = parameter_of(settings)
-    text, unread = _read(parameter)
+    text, unread, unusable = None, "", ""
+    try:
+        text, unread = _read(parameter)
+    except BadConfiguration as error:
+        unusable = str(error)
     with engine.begin() as connection:
         storage.lock_config(connection)
         look = _Look(connection, settings, now, parameter)
         look.state = replace(look.state, invalid="", unread=unread)
         look.at_layers()
-        if not unread:
+        if unusable:
+            look.refuse(Source.SSM, unusable, machine_user())
+        elif not unread:
             look.at_parameter(text)
         look.at_ends()
         look.keep()
@@ -212,7 +218,11 @@ def _looked(connection: Connection, settings: Settings, now: datetime) -> "_Look
 
 
 def _read(parameter: SsmParameter | None) -> tuple[str | None, str]:
-    """What a parameter holds, or why that is not known."""
+    """What a parameter holds, or why that is not known.
+
+    Raises:
+        BadConfiguration: it cannot be asked at all.
+    """
     try:
         return (parameter.read() if parameter else None), ""
     except NotRunning as error:
@@ -267,7 +277,7 @@ class _Look:
             base = dispatcher_overrides(self._settings)
             config = _effective(self._settings, base, known.overrides.values)
         except BadConfiguration as error:
-            self._refuse(Source.ENVIRONMENT, str(error), machine_user())
+            self.refuse(Source.ENVIRONMENT, str(error), machine_user())
             return
         if base != known.base:
             why = "file or environment say something else"
@@ -288,12 +298,10 @@ class _Look:
             wanted = known.changed(read_overrides(text))
             _effective(self._settings, self.version.base, wanted.values)
         except ValueError as error:
-            self._refuse(
-                Source.SSM, f"{self._parameter.name} {error}", self._parameter.changed_by()
-            )
+            self.refuse(Source.SSM, f"{self._parameter.name} {error}", self._parameter.changed_by())
             return
         except BadConfiguration as error:
-            self._refuse(
+            self.refuse(
                 Source.SSM, f"{self._parameter.name}: {error}", self._parameter.changed_by()
             )
             return
@@ -311,12 +319,28 @@ class _Look:
         try:
             self._add(Source.EXPIRY, wanted, PIPELINE, f"was set for a time: {over}")
         except BadConfiguration as error:
-            self._refuse(Source.EXPIRY, str(error), PIPELINE)
+            self.refuse(Source.EXPIRY, str(error), PIPELINE)
             return
         try:
             self._write()
         except NotRunning as error:
             self.state = replace(self.state, unread=f"not written: {error}")
+
+    def refuse(self, source: Source, refusal: str, who: str) -> None:
+        """Keep that something cannot be used, once; the dispatcher stands until it is put right."""
+        if not self.state.invalid:
+            self.state = replace(self.state, invalid=refusal)
+        if refusal != self._before.invalid:
+            refused = replace(
+                self.version,
+                source=source,
+                changes={},
+                refusal=refusal,
+                changed_by=who,
+                reason="it cannot be used",
+                changed_at=self._now,
+            )
+            storage.insert_version(self._connection, refused)
 
     def publish(self, wanted: Overrides, source: Source, who: str, why: str) -> ConfigVersion:
         """Make this the operator's layer; in SSM last, so that a refusal there changes nothing."""
@@ -364,22 +388,6 @@ class _Look:
             changed_at=self._now,
         )
         self.version = storage.insert_version(self._connection, made)
-
-    def _refuse(self, source: Source, refusal: str, who: str) -> None:
-        """Keep that something cannot be used, once; the dispatcher stands until it is put right."""
-        if not self.state.invalid:
-            self.state = replace(self.state, invalid=refusal)
-        if refusal != self._before.invalid:
-            refused = replace(
-                self.version,
-                source=source,
-                changes={},
-                refusal=refusal,
-                changed_by=who,
-                reason="it cannot be used",
-                changed_at=self._now,
-            )
-            storage.insert_version(self._connection, refused)
 
 
 def _digest(text: str) -> str:

@@ -17,6 +17,7 @@ from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage import dispatch, knowledge, orders
 from ops_pipeline.storage.alerts import open_alerts
+from ops_pipeline.storage.config import newest_version, read_state
 from ops_pipeline.storage.dispatch import ACCOUNT, DispatcherRun, StateChange
 from ops_pipeline.storage.engine import open_engine, opened, reachable
 from ops_pipeline.storage.knowledge import Progress, clock
@@ -88,6 +89,9 @@ class Status:
     services: list[ServiceStatus]
     dispatcher_runs: list[DispatcherRun]
     alerts: list[Alert]
+    # Empty before the dispatcher's first run; and why what is set cannot be used, if it cannot.
+    settings_version: str
+    settings_problem: str
     processes: list[ProcessStatus] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -141,6 +145,7 @@ def read_status(
     at = now or datetime.min.replace(tzinfo=calendar.zone)
     services = _services(connection, switches(connection, at), ticks or {}, runs, now)
     session = calendar.at(now) if now else None
+    version = newest_version(connection)
     found = Status(
         mode=mode,
         now=now,
@@ -153,6 +158,8 @@ def read_status(
         services=services,
         dispatcher_runs=runs,
         alerts=open_alerts(connection),
+        settings_version=f"{version.version}, hash {version.config_hash}" if version else "",
+        settings_problem=read_state(connection).invalid,
         processes=processes or [],
     )
     found.problems.extend(_problems(found))
@@ -228,6 +235,8 @@ def _problems(found: Status) -> Iterator[str]:
     dead = [one.name for one in found.processes if not one.is_alive]
     if dead and found.mode.is_live and len(dead) < len(found.processes):
         yield f"does not run: {', '.join(dead)}"
+    if found.settings_problem:
+        yield f"the dispatcher stands: {found.settings_problem}"
     if found.stream and not found.stream.is_heard:
         yield found.stream.told
     for alert in found.alerts:

@@ -9,6 +9,7 @@ import pytest
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.dispatch import read_trading_state, trading_state_changes
 from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.services import switch_changes
 from ops_pipeline_tests.cli.test_verbs import Run, ready, run  # noqa: F401 - fixtures
 from ops_pipeline_tests.dispatcher.world import World
 
@@ -119,3 +120,27 @@ def test_flatten_opens_nothing_and_closes_all_with_the_next_run(
 def test_a_replay_is_not_flattened_by_hand(active: Run) -> None:
     answer = active("flatten", "--apply")
     assert (answer.code, answer.err.count("\n")) == (6, 1)
+
+
+def test_every_switch_of_a_service_is_kept_with_who_and_why(
+    active: Run, server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "night shift")
+    assert active("service", "disable", "rss-ingest", "--reason", "upkeep").code == 0
+    assert active("service", "enable", "rss-ingest", "--reason", "done").code == 0
+    engine = open_engine(server)
+    with engine.connect() as connection:
+        newest, before = switch_changes(connection, 2)
+    engine.dispose()
+    assert (newest.is_enabled, newest.changed_by, newest.reason) == (True, "night shift", "done")
+    told = (before.service, before.is_enabled, before.changed_by, before.reason)
+    assert told == ("rss-ingest", False, "night shift", "upkeep")
+    assert "night shift" in active("service", "list").out
+
+
+def test_the_trade_stream_is_no_service_of_the_tick_and_says_what_stops_trading(
+    active: Run,
+) -> None:
+    answer = active("service", "disable", "trade-stream")
+    assert (answer.code, len(answer.error_lines)) == (2, 1)
+    assert "ops-pipeline halt" in answer.err

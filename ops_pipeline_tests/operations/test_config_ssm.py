@@ -151,6 +151,19 @@ def test_a_parameter_that_was_never_read_stops_the_dispatcher(
         settle(engine, paired, NOW)
 
 
+def test_a_region_that_is_missing_stops_the_dispatcher_and_is_kept_once(
+    engine: Engine, paired: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    lost = replace(paired, aws_region="")
+    for _ in range(2):
+        with pytest.raises(BadConfiguration, match="AWS has no region"):
+            settle(engine, lost, NOW)
+    with engine.connect() as connection:
+        assert [version.refusal for version in versions(connection)] == ["AWS has no region", None]
+    assert settle(engine, paired, NOW).version == 1
+
+
 def test_who_acts_is_whom_aws_knows_or_this_machine_where_it_is_away(
     paired: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

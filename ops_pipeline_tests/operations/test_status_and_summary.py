@@ -13,10 +13,12 @@ from ops_pipeline.operations.summary import summarize
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage import knowledge
 from ops_pipeline.storage.alerts import observe
+from ops_pipeline.storage.config import ConfigState, insert_version, update_state
 from ops_pipeline.storage.services import Switch, upsert_switch
 from ops_pipeline_tests.builders import DAY, NOON, SESSION, a_bar, at
 from ops_pipeline_tests.dispatcher.world import TS, World
 from ops_pipeline_tests.storage.rows import put_recommendation, put_run
+from ops_pipeline_tests.storage.test_config import MADE
 
 
 @pytest.fixture
@@ -186,3 +188,14 @@ def test_the_newest_run_that_is_shown_is_the_last_one(world: World, xnys: Calend
         connection.execute(text("delete from replay_clock"))
         knowledge.set_present(connection, TS + timedelta(minutes=2))
         assert service(connection, xnys, DISPATCH).lag_seconds == 60.0
+
+
+def test_the_settings_in_force_are_named_and_what_cannot_be_used_needs_a_look(
+    connection: Connection, xnys: Calendar
+) -> None:
+    assert read_status(connection, Mode.REPLAY, xnys).settings_version == ""
+    insert_version(connection, MADE)
+    update_state(connection, ConfigState(invalid="tier: no"), TS)
+    status = read_status(connection, Mode.REPLAY, xnys)
+    assert status.settings_version == f"1, hash {MADE.config_hash}"
+    assert status.problems == ["the dispatcher stands: tier: no"]
