@@ -1,13 +1,14 @@
 """What the pipeline depends on, one by one: whether it works, and what to do where it does not."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
 from ops_pipeline import __version__
 from ops_pipeline.clients.alpaca_account import clock_skew_seconds
@@ -34,12 +35,16 @@ from ops_pipeline.settings import (
     require_consent,
 )
 from ops_pipeline.storage.dispatch import ACCOUNT
-from ops_pipeline.storage.engine import opened, reachable
+from ops_pipeline.storage.engine import open_engine, opened, reachable
 from ops_pipeline.storage.migrate import pending
+from ops_pipeline.storage.runs import heartbeats
 from ops_pipeline.storage.stream import read_health
 from ops_pipeline.storage.universe import universe
 
 MAX_SKEW_SECONDS = 2.0
+# Dagster's daemon shows life each 30 s.
+MAX_BEAT_SECONDS = 120.0
+TICKS = "schedules and sensors"
 RESTART = "run: ops-pipeline runbook fix trade-stream-not-running"
 
 
@@ -69,6 +74,7 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
     yield _looked("database", lambda: _database(settings))
     yield _looked("migrations", lambda: _migrations(settings))
     if settings.mode.is_live:
+        yield _daemon(settings, now)
         yield _looked("alpaca bars", lambda: live_bars(settings, now).probe())
         yield _looked("alpaca clock", lambda: _clock(settings, now))
         if settings.broker is BrokerName.ALPACA:
@@ -112,6 +118,25 @@ def _migrations(settings: Settings) -> str:
     if waiting:
         raise BadConfiguration(f"{', '.join(waiting)} did not run", "run: ops-pipeline init")
     return "none waits"
+
+
+def _daemon(settings: Settings, now: Now) -> Finding:
+    """What ticks the schedules and sensors: that its process is there does not say that it does."""
+    beats: dict[str, datetime] = {}
+    with suppress(OperationalError, ProgrammingError, NotRunning):
+        dagster = open_engine(settings, settings.dagster_database)
+        with dagster.connect() as events:
+            beats = heartbeats(events)
+        dagster.dispose()
+    if not beats:
+        return Finding(TICKS, Health.UNUSED, "Dagster has run nothing here")
+    at = now()
+    ages = {name: (at - beaten_at).total_seconds() for name, beaten_at in beats.items()}
+    late = [name for name, age in ages.items() if age > MAX_BEAT_SECONDS]
+    told = ", ".join(f"{name.lower()}s ticked {age:.0f} s ago" for name, age in ages.items())
+    if late:
+        return Finding(TICKS, Health.FAILED, told, "look at: ops-pipeline logs daemon")
+    return Finding(TICKS, Health.OK, told)
 
 
 def _clock(settings: Settings, now: Now) -> str:

@@ -26,6 +26,12 @@ def steps_of(stage: Stage) -> list[str]:
     return ["executions"] if stage == DISPATCH else [stage.name]
 
 
+def heartbeats(dagster: Connection) -> dict[str, datetime]:
+    """When Dagster's daemon last looked at schedules and at sensors, by its own words for both."""
+    rows = dagster.execute(query("runs", "heartbeats"))
+    return {row[0]: row[1].replace(tzinfo=UTC) for row in rows}
+
+
 def newest_starts(dagster: Connection, steps: Sequence[str]) -> dict[str, datetime]:
     """When each of these steps last began; one that did not lately is left out."""
     rows = dagster.execute(query("runs", "newest_starts"), {"steps": list(steps)})

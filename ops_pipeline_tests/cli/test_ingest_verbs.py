@@ -181,8 +181,10 @@ def test_doctor_in_sandbox_mode_looks_at_everything_once(
     down = ["keeper", "sandbox", "code", "daemon", "web", "stream"]
     assert healths(answer, *good) == dict.fromkeys(good, "ok")
     silent = "trade stream"
-    assert set(lines(answer)) == {*good, *down, silent}
-    assert len(answer.out.splitlines()) == 1 + len(good) + len(down) + 1
+    ticks = "schedules and sensors"
+    assert set(lines(answer)) == {*good, *down, silent, ticks}
+    assert lines(answer)[ticks] == ("unused", "Dagster has run nothing here")
+    assert len(answer.out.splitlines()) == 1 + len(good) + len(down) + 2
     assert lines(answer)[silent][0] == NOT_OK
     assert lines(answer)[silent][1].startswith("the trade stream was never started")
     for name in down:

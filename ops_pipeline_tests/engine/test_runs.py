@@ -13,6 +13,7 @@ from ops_pipeline.cli import main
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.stages import BARS, NEWS, SERVICES
 from ops_pipeline.operations.cost import measure_and_keep
+from ops_pipeline.operations.doctor import Health, _daemon
 from ops_pipeline.operations.logs import Logs, read
 from ops_pipeline.operations.status import look
 from ops_pipeline.settings import Settings
@@ -186,3 +187,24 @@ def test_the_verb_cost_shows_lines_and_ends_with_1_past_normal(
     assert ended("--day", "2999-01-04")[0] == 2
     monkeypatch.setenv("OPS_PRICES", '{"databse": 1}')
     assert ended()[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("ages", "health"),
+    [
+        ([], Health.UNUSED),
+        ([10, 20], Health.OK),
+        ([10, 121], Health.FAILED),
+    ],
+)
+def test_schedules_and_sensors_that_nobody_ticks_are_found_though_a_process_is_there(
+    installed: Settings, postgres: Postgres, ages: list[int], health: Health
+) -> None:
+    with postgres.connect(installed.dagster_database) as connection:
+        for name, age in zip(("SCHEDULER", "SENSOR"), ages, strict=False):
+            connection.execute(
+                "insert into daemon_heartbeats (daemon_type, daemon_id, timestamp, body)"
+                " values (%s, 'x', %s, '')",
+                [name, (clock() - timedelta(seconds=age)).replace(tzinfo=None)],
+            )
+    assert _daemon(installed, clock).health is health

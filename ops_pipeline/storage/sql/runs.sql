@@ -69,3 +69,12 @@ from (
     group by run_id, step_key
 ) as tasks
 group by step_key;
+
+-- name: heartbeats
+-- When what ticks schedules and sensors last showed life.
+select
+    daemon_type,
+    timestamp
+from daemon_heartbeats
+where daemon_type in ('SCHEDULER', 'SENSOR')
+order by daemon_type;
