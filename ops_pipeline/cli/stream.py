@@ -17,6 +17,7 @@ from ops_pipeline.dispatcher.stream import Follower
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.engine.logs import JsonLines
+from ops_pipeline.local.memory import share_one_arena
 from ops_pipeline.operations.stream import StreamReport, report
 from ops_pipeline.settings import Settings, load
 from ops_pipeline.storage.dispatch import ACCOUNT
@@ -47,6 +48,7 @@ def trade_stream(
             found = report(connection, ACCOUNT, clock())
         show_result(found, _print, as_json=as_json, is_normal=found.is_normal)
         return
+    share_one_arena()
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -31,6 +31,7 @@ from ops_pipeline.dispatcher.stream import Follower, StreamPace
 from ops_pipeline.domain.errors import OperatorError, TimedOut
 from ops_pipeline.domain.session import floor_minute
 from ops_pipeline.domain.values import Bar
+from ops_pipeline.local.memory import share_one_arena
 from ops_pipeline.proofs.memory import MEGABYTE
 from ops_pipeline.proofs.scratch import scratch
 from ops_pipeline.sandbox.broker import FILLED, NEW, PARTLY, Event, Order, Position, Ticket
@@ -248,6 +249,7 @@ def follow(settings: Settings, url: str, pace: StreamPace | None = None) -> None
     Raises:
         OperatorError: another process follows it, or the key is refused.
     """
+    share_one_arena()
 
     async def until_terminated() -> None:
         with opened(settings) as engine:
