@@ -7,12 +7,11 @@ from ops_pipeline.defs.certificate import exactly_once_certificate
 from ops_pipeline.defs.checks.acceptance import acceptance_checks
 from ops_pipeline.defs.checks.explained import every_execution_explained
 from ops_pipeline.defs.checks.features import features_checks
-from ops_pipeline.defs.checks.freshness import bars_are_fresh
 from ops_pipeline.defs.checks.lookahead import nothing_looks_ahead
 from ops_pipeline.defs.checks.machine import machine
 from ops_pipeline.defs.checks.overnight import no_position_is_held_overnight
 from ops_pipeline.defs.checks.quarantine import no_ticker_is_quarantined
-from ops_pipeline.defs.checks.sentiment import sentiment_checks
+from ops_pipeline.defs.checks.sentiment import sentiment_is_by_a_model
 from ops_pipeline.defs.checks.slo import slo_limits
 from ops_pipeline.defs.control import control_assets
 from ops_pipeline.defs.declare import data_asset, executions_asset, features_asset
@@ -75,12 +74,11 @@ def build(settings: Settings) -> dg.Definitions:
         ],
         asset_checks=[
             *acceptance_checks(),
-            bars_are_fresh,
             no_ticker_is_quarantined,
             every_execution_explained,
             no_position_is_held_overnight,
             features_checks(settings),
-            sentiment_checks,
+            sentiment_is_by_a_model,
             nothing_looks_ahead,
             slo_limits,
             machine,

@@ -6,6 +6,7 @@ from ops_pipeline.defs.checks.acceptance import KEYS
 from ops_pipeline.domain.stages import DATA_STAGES
 
 LANE = "ops/lane"
+LOOKAHEAD = dg.AssetCheckKey(dg.AssetKey("signals"), "nothing_looks_ahead")
 DATA_ASSETS = [stage.name for stage in DATA_STAGES]
 
 minute_job = dg.define_asset_job(
@@ -32,7 +33,7 @@ acceptance_job = dg.define_asset_job(
 
 lookahead_job = dg.define_asset_job(
     "lookahead_job",
-    selection=dg.AssetSelection.checks_for_assets("signals"),
+    selection=dg.AssetSelection.checks(LOOKAHEAD),
     description="Decide minutes of the newest closed session again, without their future.",
     tags={LANE: "proof", "dagster/max_runtime": "1800"},
 )

@@ -15,7 +15,7 @@ from dagster._core.storage.tags import (
 from sqlalchemy import Connection
 
 from ops_pipeline.defs import control, stream
-from ops_pipeline.defs.checks import freshness, machine, quarantine
+from ops_pipeline.defs.checks import acceptance, machine, quarantine
 from ops_pipeline.defs.jobs import (
     LANE,
     acceptance_job,
@@ -27,6 +27,7 @@ from ops_pipeline.defs.jobs import (
 )
 from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.checks import FRESH
 from ops_pipeline.domain.machine import Clocks
 from ops_pipeline.domain.session import MINUTE, newest_closed_minute
 from ops_pipeline.domain.slo import FIRST_LOOK, session_to_measure
@@ -129,7 +130,8 @@ def bars_sensor(
     if not pipeline.mode.is_live:
         return REPLAY
     now = pipeline.now()
-    evaluations = [check.evaluate(pipeline, now) for check in (freshness, quarantine)]
+    fresh = acceptance.evaluate(pipeline, now, [FRESH])
+    evaluations = [*fresh, quarantine.evaluate(pipeline, now)]
     verdicts = [str(evaluation.passed) for evaluation in evaluations]
     said = " ".join([*verdicts, str(int(now.timestamp()) // REPEATED_SECONDS)])
     if context.cursor == said:

@@ -19,15 +19,36 @@ from ops_pipeline.domain.acceptance import (
     Level,
     Verdict,
 )
+from ops_pipeline.domain.bars import FRESH_SECONDS
 from ops_pipeline.domain.judges import Found, Rows
-from ops_pipeline.domain.ranges import Present
-from ops_pipeline.domain.stages import DISPATCH, Stage
+from ops_pipeline.domain.ranges import BASELINES, Present
+from ops_pipeline.domain.sentiment import FEW_STORIES, LEAST_LINKED, LEAST_SCORED, LINKED, SCORED
+from ops_pipeline.domain.stages import (
+    BARS,
+    DISPATCH,
+    FEATURES,
+    NEWS,
+    SENTIMENT,
+    SIGNALS,
+    WATCHLIST,
+    Stage,
+)
 
 COST = "cost_per_day"
 SERVICES_RUN, SKIPS, BAR_AGE = "services_are_running", "skip_reasons", "execution_freshness"
+FRESH, BAR_VOLUME, COMPLETENESS = "bars_are_fresh", "bar_volume", "feature_completeness"
+CADENCE, NEWS_VOLUME, SCORE_VOLUME = "watchlist_cadence", "news_volume", "sentiment_volume"
+SIGNAL_VOLUME, DECISIONS, GROWTH = "signal_volume", "decision_volume", "backlog_growth"
+ABANDONED, ORDERS, DURATIONS = "abandoned_runs", "duplicate_orders", "run_durations"
+SKEW = "clock_skew"
+VARIES = (
+    "A day's normal range, and no problem, is what the runbook gives. Days vary, so a problem"
+    " begins at a fifth of the low end and at twice the high end, and only from half of a session"
+    " on; finished minutes count, so a day that began at noon is held to its half."
+)
 IN_A_REPLAY = "not run: a replay's clock is the past"
 DRIFT = "config_drift"
-EXECUTIONS, SLO = "executions", "pipeline_slo"
+EXECUTIONS, SLO, STREAM = "executions", "pipeline_slo", "trade_stream"
 
 
 class Kept(StrEnum):
@@ -212,6 +233,236 @@ CHECKS = (
         " for the seventh, and the daemon that ticks them has to persist.",
         judge=judges.services_are_running,
         is_for_replay=False,
+    ),
+    Check(
+        name=GROWTH,
+        asset=EXECUTIONS,
+        section="Issue: Backlog Growing",
+        says="What waits does not grow from hour to hour.",
+        normal="no growth",
+        problem=f"more than an hour ago, then more than two hours ago, and > {ranges.GROWTH_MIN}",
+        level=Level.HIGH,
+        runbook="PENDING count increases hour over hour",
+        kept=Kept.KEPT,
+        why="There is no history of the queue's depth to be kept: each row tells from when to when"
+        f" it waited. Up to {ranges.GROWTH_MIN} rows are those of the minute.",
+        judge=judges.backlog_growth,
+        services=(DISPATCH,),
+    ),
+    Check(
+        name=DECISIONS,
+        asset=EXECUTIONS,
+        section="Normal Operating Ranges: Daily Volumes",
+        says="A day's executions, skips and failures are those of a usual day.",
+        normal=f"executed 5-50, skipped 20-200, FAILED 0-{ranges.FAILED_MAX}",
+        problem=f"executed outside {ranges.EXECUTED_MIN}-{ranges.EXECUTED_MAX}, skipped outside"
+        f" {ranges.SKIPS_MIN}-{ranges.SKIPS_MAX}, FAILED > {ranges.FAILED_MAX}",
+        level=Level.LOW,
+        runbook="executions 5-50, skipped 20-200",
+        kept=Kept.SCALED,
+        why=f"{VARIES} A runaway of executions is query 5's to find.",
+        judge=judges.decision_volume,
+        scales="session, tickers (skips)",
+        services=(DISPATCH,),
+        is_for_replay=False,
+    ),
+    Check(
+        name=ABANDONED,
+        asset=EXECUTIONS,
+        section="Query 4: Recent Dispatcher Runs",
+        says="The dispatcher's runs end by themselves.",
+        normal="none",
+        problem="one that was given up for dead in the last day (low), or that nobody closes for"
+        f" {ranges.OPEN_MINUTES} min (high)",
+        level=Level.HIGH,
+        runbook="NULL finished_at",
+        kept=Kept.ADDED,
+        why="Ten runs are ten minutes: query 4 forgets a run that died before. The next run closes"
+        " what a dead one left open, so an open one means that there is no next run.",
+        judge=judges.abandoned_runs,
+    ),
+    Check(
+        name=FRESH,
+        asset="bars",
+        section="Issue: Data Freshness Violations",
+        says=f"While the market is open, the newest bar ended at most {FRESH_SECONDS} s ago.",
+        normal=f"<= {FRESH_SECONDS} s",
+        problem=f"> {FRESH_SECONDS} s",
+        level=Level.HIGH,
+        runbook="telemetry service not running",
+        kept=Kept.ADDED,
+        why="A service may run and fetch nothing: the age of the data is what trading stands on.",
+        judge=judges.bars_are_fresh,
+        services=(BARS,),
+    ),
+    Check(
+        name=BAR_VOLUME,
+        asset="bars",
+        section="Normal Operating Ranges: Daily Volumes",
+        says="Of each tracked ticker and finished minute there is a bar, mostly.",
+        normal="7 tickers x 390 minutes = 2,730 a day",
+        problem=f"< {ranges.BARS_SHARE:.0%} of tickers x minutes, from {ranges.BARS_MINUTES}"
+        " minutes on",
+        level=Level.MEDIUM,
+        runbook="5,000-10,000 (7 tickers x 390 minutes x 1.2)",
+        kept=Kept.CORRECTED,
+        why="Its own arithmetic gives 3,276, and there is one bar for each minute, not 1.2: 2,730"
+        " is the most that there can be. A minute without a trade has no bar.",
+        judge=judges.bar_volume,
+        scales="session, tickers",
+        services=(BARS,),
+        is_for_replay=False,
+    ),
+    Check(
+        name=COMPLETENESS,
+        asset=FEATURES.name,
+        section="Normal Operating Ranges: Daily Volumes",
+        says="Each ticker with 50 bars has a row in each minute that was finished lately.",
+        normal="one row for each ticker and minute",
+        problem=f"a row is missing in the last {ranges.FEATURES_MINUTES} minutes",
+        level=Level.MEDIUM,
+        runbook="7 tickers per minute",
+        kept=Kept.SCALED,
+        why="Before 50 bars there is nothing to compute, so a new ticker owes no row.",
+        judge=judges.feature_completeness,
+        scales="tickers",
+        services=(FEATURES,),
+    ),
+    Check(
+        name=CADENCE,
+        asset=WATCHLIST.name,
+        section="Normal Operating Ranges: Daily Volumes",
+        says="Each fifth minute of the last hour was decided.",
+        normal="12 an hour",
+        problem="a decision is missing four minutes after its minute began",
+        level=Level.MEDIUM,
+        runbook="12 per hour (every 5 min)",
+        kept=Kept.KEPT,
+        why="Counted from the open: the first hour, and that of a half day's end, hold fewer.",
+        judge=judges.watchlist_cadence,
+        services=(WATCHLIST,),
+    ),
+    Check(
+        name=SIGNAL_VOLUME,
+        asset=SIGNALS.name,
+        section="Normal Operating Ranges: Daily Volumes",
+        says="A day's signals to buy or to sell are those of a usual day.",
+        normal="10-100",
+        problem=f"outside {ranges.SIGNALS_MIN}-{ranges.SIGNALS_MAX}",
+        level=Level.LOW,
+        runbook="10-100",
+        kept=Kept.SCALED,
+        why=f"{VARIES} The cool-down of 15 minutes lets 26 a day through for each ticker.",
+        judge=judges.signal_volume,
+        scales="session, tickers (high end)",
+        services=(SIGNALS,),
+        is_for_replay=False,
+    ),
+    Check(
+        name=NEWS_VOLUME,
+        asset=NEWS.name,
+        section="Normal Operating Ranges: Daily Volumes",
+        says="The feeds are neither silent nor flooding.",
+        normal="50-200",
+        problem=f"outside {ranges.NEWS_MIN:,}-{ranges.NEWS_MAX:,}",
+        level=Level.LOW,
+        runbook="RSS items fetched 50-200",
+        kept=Kept.SCALED,
+        why=f"{VARIES} News come in bursts: what a night left is fetched at the open, so the high"
+        " end is ten times the runbook's.",
+        judge=judges.news_volume,
+        scales="session",
+        services=(NEWS,),
+        is_for_replay=False,
+    ),
+    Check(
+        name=SCORE_VOLUME,
+        asset=SENTIMENT.name,
+        section="Normal Operating Ranges: Daily Volumes",
+        says="The stories of a day are scored.",
+        normal="50-200",
+        problem=f"outside {ranges.NEWS_MIN:,}-{ranges.NEWS_MAX:,}",
+        level=Level.LOW,
+        runbook="sentiment classifications 50-200",
+        kept=Kept.SCALED,
+        why=f"{VARIES} As news_volume, of whose stories these are.",
+        judge=judges.sentiment_volume,
+        scales="session",
+        services=(SENTIMENT, NEWS),
+        is_for_replay=False,
+    ),
+    Check(
+        name=SCORED,
+        asset=SENTIMENT.name,
+        section="Normal Operating Ranges: Daily Volumes",
+        says="The stories of the last day are scored, and no text was given up.",
+        normal=f">= {LEAST_SCORED:.0%}, none given up",
+        problem=f"< {LEAST_SCORED:.0%}, or one given up",
+        level=Level.MEDIUM,
+        runbook="sentiment classifications as many as RSS items",
+        kept=Kept.ADDED,
+        why="Two counts of a day may agree and be of other texts: each story's own score counts.",
+        judge=judges.news_are_scored,
+        services=(SENTIMENT,),
+    ),
+    Check(
+        name=LINKED,
+        asset=SENTIMENT.name,
+        section="Normal Operating Ranges: Daily Volumes",
+        says="The stories of the last day speak of tickers of the universe.",
+        normal=f">= {LEAST_LINKED:.0%}, from {FEW_STORIES} stories on",
+        problem=f"< {LEAST_LINKED:.0%}",
+        level=Level.MEDIUM,
+        runbook="nothing",
+        kept=Kept.ADDED,
+        why="Stories that name no ticker move no signal, however many come.",
+        judge=judges.news_name_tickers,
+    ),
+    Check(
+        name=DURATIONS,
+        asset=SLO,
+        section="Normal Operating Ranges: Performance Baselines",
+        says="Half of the last hour's runs of each service keep the runbook's baseline.",
+        normal=", ".join(f"{name} < {most} s" for name, most in BASELINES.items()),
+        problem=f"the median is above, over {ranges.DURATIONS_MIN} runs or more",
+        level=Level.LOW,
+        runbook="the same, and < 30 s for the classifier with FinBERT",
+        kept=Kept.KEPT,
+        why="News and bars are counted from the minute's end, features from its decision instant,"
+        " the others from the stage before: there is no container to be started. One slow run is"
+        " no baseline, so the median counts; single minutes are the SLO's (docs/runbook.md).",
+        judge=judges.run_durations,
+        is_for_replay=False,
+    ),
+    Check(
+        name=SKEW,
+        asset=SLO,
+        section="Issue: Data Freshness Violations",
+        says="Our clock and the database server's agree.",
+        normal=f"within {ranges.SKEW_SECONDS:g} s",
+        problem=f"further apart (medium), by more than {ranges.SKEW_WORST_SECONDS:g} s (high)",
+        level=Level.HIGH,
+        runbook="cause: clock skew",
+        kept=Kept.ADDED,
+        why="The runbook names the cause and measures nothing. Freshness compares stamps of both"
+        " clocks; jumps and sleeps of this machine are told by clock_is_steady, the vendor's clock"
+        " by ops-pipeline doctor.",
+        judge=judges.clock_skew,
+        is_for_replay=False,
+    ),
+    Check(
+        name=ORDERS,
+        asset=STREAM,
+        section="Issue: Duplicate Executions",
+        says="No order of ours stands twice at the broker.",
+        normal="no rows",
+        problem="any row",
+        level=Level.CRITICAL,
+        runbook="duplicate executions are a critical bug",
+        kept=Kept.ADDED,
+        why="The ledger holds what we decided once; that the broker took it once is the broker's to"
+        " tell, by the id that each order carries.",
+        judge=judges.duplicate_orders,
     ),
     Check(
         name=COST,

@@ -7,7 +7,9 @@ from typing import Any
 
 from ops_pipeline.domain import cost, ranges
 from ops_pipeline.domain.acceptance import Level, Row
+from ops_pipeline.domain.bars import FRESH_SECONDS
 from ops_pipeline.domain.ranges import Present
+from ops_pipeline.domain.sentiment import linked_verdict, scored_verdict
 
 CLOSED = "the market is closed"
 Rows = Sequence[Row]
@@ -165,3 +167,163 @@ def config_drift(present: Present, rows: Rows) -> Found:
         return Found(Level.LOW, f"what is known holds: {row['unread']}", observed, expected)
     found = f"version {row['version']}" if row["version"] else "no version yet"
     return Found(Level.NORMAL, found, observed, expected)
+
+
+def bars_are_fresh(present: Present, rows: Rows) -> Found:
+    """What counts is the age of the data, never that something ran."""
+    limit = FRESH_SECONDS
+    expected = f"the newest bar ended at most {limit} s ago"
+    if not present.is_open:
+        return Found(Level.NORMAL, CLOSED, {"limit_seconds": limit}, expected)
+    awaited = (present.now - present.expected_since).total_seconds()
+    age = min(float(rows[0]["seconds"]), awaited)
+    level = Level.HIGH if age > limit else Level.NORMAL
+    observed = {"limit_seconds": limit, "age_seconds": age}
+    return Found(level, f"the newest bar ended {age:.0f} s ago", observed, expected)
+
+
+def bar_volume(present: Present, rows: Rows) -> Found:
+    """Of each tracked ticker and finished minute of the session there is a bar, mostly."""
+    minutes, bars = int(rows[0]["minutes"]), int(rows[0]["bars"])
+    possible = minutes * present.tickers
+    share = bars / possible if possible else 1.0
+    observed = {"minutes": minutes, "bars": bars, "possible": possible}
+    expected = f">= {ranges.BARS_SHARE:.0%} of tickers x minutes"
+    is_low = minutes >= ranges.BARS_MINUTES and share < ranges.BARS_SHARE
+    found = f"{bars} of {possible} bars in {minutes} minutes"
+    return Found(Level.MEDIUM if is_low else Level.NORMAL, found, observed, expected)
+
+
+def feature_completeness(present: Present, rows: Rows) -> Found:
+    """Each ticker with enough bars has a row in each minute that was finished lately."""
+    expected, rows_there = int(rows[0]["expected"]), int(rows[0]["found"])
+    level = Level.MEDIUM if rows_there < expected else Level.NORMAL
+    observed = {"expected": expected, "found": rows_there}
+    found = f"{rows_there} of {expected} rows in {ranges.FEATURES_MINUTES} minutes"
+    return Found(level, found, observed, "one row for each ticker and minute")
+
+
+def watchlist_cadence(present: Present, rows: Rows) -> Found:
+    """Each fifth minute of the last hour was decided."""
+    due, decided = int(rows[0]["due"]), int(rows[0]["decided"])
+    level = Level.MEDIUM if decided < due else Level.NORMAL
+    found = f"{decided} of {due} decisions in an hour"
+    return Found(level, found, {"due": due, "decided": decided}, "12 an hour")
+
+
+def news_volume(present: Present, rows: Rows) -> Found:
+    """Neither silent feeds nor a flood, once half of a session is known."""
+    return _volume(present, rows[0], "stories", ranges.NEWS_MIN, ranges.NEWS_MAX)
+
+
+def sentiment_volume(present: Present, rows: Rows) -> Found:
+    """As many texts are scored as stories come, once half of a session is known."""
+    return _volume(present, rows[0], "scored", ranges.NEWS_MIN, ranges.NEWS_MAX)
+
+
+def signal_volume(present: Present, rows: Rows) -> Found:
+    """Neither no signals nor more than their cool-down lets through."""
+    high = present.at_most(ranges.SIGNALS_MAX)
+    return _volume(present, rows[0], "signals", ranges.SIGNALS_MIN, high)
+
+
+def decision_volume(present: Present, rows: Rows) -> Found:
+    """What a day executes, skips and fails at, once half of a session is known."""
+    row = rows[0]
+    failed, limit = int(row["failed"]), ranges.FAILED_MAX
+    if failed > limit:
+        return Found(Level.LOW, f"{failed} FAILED", {"failed": failed}, f"FAILED 0-{limit}")
+    executed = _volume(present, row, "executed", ranges.EXECUTED_MIN, ranges.EXECUTED_MAX)
+    high = present.at_most(ranges.SKIPS_MAX)
+    skipped = _volume(present, row, "skipped", ranges.SKIPS_MIN, high)
+    level = executed.level if executed.level is not Level.NORMAL else skipped.level
+    return Found(
+        level,
+        f"{executed.finding}; {skipped.finding}",
+        {**executed.observed, **skipped.observed, "failed": failed},
+        f"executed {executed.expected}, skipped {skipped.expected}, FAILED 0-{limit}",
+    )
+
+
+def _volume(present: Present, row: Row, what: str, low: float, high: float) -> Found:
+    """A day's count, once so much of the session is finished that it says something.
+
+    What was finished counts, and not the clock: a pipeline that began at noon is held to its noon.
+    """
+    minutes, count = int(row["minutes"]), int(row[what])
+    share = minutes / ranges.RUNBOOK_MINUTES
+    observed = {what: count, "minutes": minutes}
+    expected = f"{low * share:.0f}-{high * share:.0f} in {minutes} minutes"
+    found = f"{count} {what}"
+    if minutes < present.minutes * ranges.JUDGED_FROM:
+        return Found(Level.NORMAL, f"{found} so far", observed, expected)
+    is_normal = low * share <= count <= high * share
+    return Found(Level.NORMAL if is_normal else Level.LOW, found, observed, expected)
+
+
+def news_are_scored(present: Present, rows: Rows) -> Found:
+    """The stories of the last day are scored, and none was given up."""
+    stories, scored = int(rows[0]["stories"]), int(rows[0]["scored"])
+    given_up = int(rows[0]["given_up"])
+    waiting = stories - scored - given_up
+    said = scored_verdict(stories, scored, waiting=waiting, given_up=given_up)
+    return Found(said.level, said.finding, said.observed, said.expected)
+
+
+def news_name_tickers(present: Present, rows: Rows) -> Found:
+    """The stories of the last day speak of the universe."""
+    said = linked_verdict(int(rows[0]["stories"]), int(rows[0]["linked"]))
+    return Found(said.level, said.finding, said.observed, said.expected)
+
+
+def backlog_growth(present: Present, rows: Rows) -> Found:
+    """What waits does not grow from hour to hour."""
+    depths = {int(row["hours_ago"]): int(row["pending"]) for row in rows}
+    now, hour, two = (depths[ago] for ago in range(3))
+    expected = f"no growth over two hours to more than {ranges.GROWTH_MIN}"
+    found = f"{now} wait, {hour} an hour ago, {two} two hours ago"
+    is_growing = present.is_open and now > ranges.GROWTH_MIN and now > hour > two
+    observed = {"now": now, "an_hour_ago": hour, "two_hours_ago": two}
+    return Found(Level.HIGH if is_growing else Level.NORMAL, found, observed, expected)
+
+
+def abandoned_runs(present: Present, rows: Rows) -> Found:
+    """The dispatcher's runs end by themselves; one that nobody closes is worse."""
+    abandoned, open_runs = int(rows[0]["abandoned"]), int(rows[0]["unfinished"])
+    observed = {"abandoned": abandoned, "unfinished": open_runs}
+    level = Level.HIGH if open_runs else Level.LOW if abandoned else Level.NORMAL
+    found = f"{abandoned} abandoned in a day, {open_runs} open for {ranges.OPEN_MINUTES} min"
+    return Found(level, found, observed, "none")
+
+
+def duplicate_orders(present: Present, rows: Rows) -> Found:
+    """No order of ours stands twice at the broker."""
+    ids = [str(row["client_order_id"]) for row in rows]
+    level = Level.CRITICAL if ids else Level.NORMAL
+    found = f"{len(ids)} ids twice" + (f": {', '.join(ids[:3])}" if ids else "")
+    return Found(level, found, {"client_order_ids": ids}, "no rows")
+
+
+def run_durations(present: Present, rows: Rows) -> Found:
+    """Half of the last hour's runs of each service take no longer than the runbook's baseline."""
+    known = [row for row in rows if int(row["count"]) >= ranges.DURATIONS_MIN]
+    seconds = {str(row["service"]): round(float(row["p50_seconds"]), 2) for row in known}
+    slow = {name: took for name, took in seconds.items() if took > ranges.BASELINES[name]}
+    expected = ", ".join(f"{name} < {most} s" for name, most in ranges.BASELINES.items())
+    if slow:
+        named = ", ".join(f"{name} {took:g} s" for name, took in slow.items())
+        return Found(Level.LOW, f"slow: {named}", seconds, expected)
+    longest = max(seconds, key=lambda name: seconds[name], default=None)
+    found = f"the longest: {longest} {seconds[longest]:g} s" if longest else "too few minutes"
+    return Found(Level.NORMAL, found, seconds, expected)
+
+
+def clock_skew(present: Present, rows: Rows) -> Found:
+    """Our clock and the database server's agree: both stamp rows that are compared."""
+    skew = float(rows[0]["seconds"])
+    limit, worst = ranges.SKEW_SECONDS, ranges.SKEW_WORST_SECONDS
+    level = Level.NORMAL
+    if abs(skew) > limit:
+        level = Level.HIGH if abs(skew) > worst else Level.MEDIUM
+    found = f"the database's clock is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}"
+    return Found(level, found, {"seconds": round(skew, 3)}, f"within {limit:g} s")

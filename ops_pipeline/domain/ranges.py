@@ -27,6 +27,32 @@ SETTINGS_SECONDS = 120
 # Fewer rows than this say nothing.
 SKIPPED_MIN = 5
 SKIPPED_FOR = timedelta(minutes=60)
+BARS_MINUTES, BARS_SHARE = 30, 0.8
+FEATURES_MINUTES = 15
+# The share of a session from which on a day's count says something.
+JUDGED_FROM = 0.5
+# The runbook gives a day's normal ranges and no problems. Days vary, so a problem begins at a fifth
+# of the low end and at twice the high end; news come in bursts, and may be ten times as many.
+NEWS_MIN, NEWS_MAX = 10, 2_000
+SIGNALS_MIN, SIGNALS_MAX = 2, 200
+EXECUTED_MIN, EXECUTED_MAX = 1, 100
+SKIPS_MIN, SKIPS_MAX = 4, 400
+FAILED_MAX = 5
+GROWTH_MIN = 5
+# Longer than it takes a run to be given up for dead by the next one.
+OPEN_MINUTES = 15
+DURATIONS_MIN = 10
+# Seconds of each service, as the runbook has them.
+BASELINES = {
+    "rss-ingest": 10,
+    "classifier-worker": 30,
+    "telemetry-1m": 10,
+    "feature-computer-1m": 5,
+    "watchlist-engine-5m": 15,
+    "signal-engine-1m": 10,
+    "dispatcher": 10,
+}
+SKEW_SECONDS, SKEW_WORST_SECONDS = 2.0, 30.0
 
 
 @dataclass(frozen=True)

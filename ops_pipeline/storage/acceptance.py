@@ -18,7 +18,7 @@ from ops_pipeline.storage.queries import texts
 @cache
 def statement(name: str) -> str:
     """A query as it is asked: the runbook's own text, but the present is the pipeline's."""
-    runbook = texts("acceptance")[name].rstrip(";")
+    runbook = texts("acceptance")[name].rpartition(";")[0]
     at = "cast(:now as timestamptz)"
     today = "cast(:today as timestamptz)"
     return runbook.replace("NOW()", at).replace("CURRENT_DATE", today)

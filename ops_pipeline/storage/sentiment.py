@@ -36,15 +36,6 @@ class Backlog:
     given_up: int
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """Stories of a time, how many of them are scored, and how many name a ticker."""
-
-    stories: int
-    scored: int
-    linked: int
-
-
 def unscored(connection: Connection, model: Model, limit: int) -> list[Unscored]:
     """Texts that wait for a score, the earliest known first; without those given up."""
     rows = connection.execute(
@@ -75,13 +66,6 @@ def backlog(connection: Connection, model: Model) -> Backlog:
     parameters = {**_key(model), "most_attempts": MOST_ATTEMPTS}
     row = connection.execute(query("sentiment", "backlog"), parameters).one()
     return Backlog(row.waiting, row.given_up)
-
-
-def coverage(connection: Connection, model: Model, start: datetime, end: datetime) -> Coverage:
-    """What became of the stories that became known in [start, end)."""
-    parameters = {**_key(model), "start": start, "end": end}
-    row = connection.execute(query("sentiment", "coverage"), parameters).one()
-    return Coverage(row.stories, row.scored, row.linked)
 
 
 def insert_scores(

@@ -122,10 +122,10 @@ def test_no_position_is_left_at_the_close(installation: Installation) -> None:
     assert installation.day["entries"] > 0
 
 
-def test_the_catalogue_and_the_nine_other_checks_are_normal(installation: Installation) -> None:
+def test_the_catalogue_and_the_seven_other_checks_are_normal(installation: Installation) -> None:
     found = {check["name"]: check["level"] for check in installation.report["checks"]}
     assert set(found) > set(NAMES)
-    assert list(found.values()) == ["normal"] * (len(NAMES) + 9)
+    assert list(found.values()) == ["normal"] * (len(NAMES) + 7)
 
 
 def test_dagster_keeps_a_materialization_of_each_minute_of_each_asset(
@@ -148,7 +148,7 @@ def test_dagster_keeps_the_checks_as_passed(installation: Installation) -> None:
         select count(distinct check_name), count(*) filter (where execution_status <> 'SUCCEEDED')
         from asset_check_executions""",
     )
-    assert found == [(len(NAMES) + 9, 0)]
+    assert found == [(len(NAMES) + 7, 0)]
 
 
 def test_every_run_of_dagster_succeeded_and_carries_its_mode(installation: Installation) -> None:

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from ops_pipeline.domain.checks import CHECKS, NAMES
-from ops_pipeline.domain.sentiment import FOR_PRODUCTION, LINKED, SCORED
+from ops_pipeline.domain.sentiment import FOR_PRODUCTION
 from ops_pipeline.settings import Settings
 from ops_pipeline_tests.defs.markets import generated, plain, warm_up
 from ops_pipeline_tests.defs.world import World, open_world, prepare
@@ -302,8 +302,8 @@ def half_day(whole_day: Settings) -> Iterator[World]:
 @pytest.mark.slow
 def test_every_check_passes_on_a_normal_day(half_day: World) -> None:
     found = ask(half_day)
-    sentiment = {SCORED, LINKED, FOR_PRODUCTION}
-    assert set(found) == {*NAMES, *DBT_TESTS, *sentiment, "every_execution_explained", OVERNIGHT}
+    others = {FOR_PRODUCTION, "every_execution_explained", OVERNIGHT}
+    assert set(found) == {*NAMES, *DBT_TESTS, *others}
     assert failed(found) == set()
 
 

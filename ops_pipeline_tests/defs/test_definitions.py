@@ -191,7 +191,7 @@ def test_acceptance_job_has_the_catalogue_and_the_tests_of_the_data(
     graph = definitions.resolve_job_def("acceptance_job").asset_layer.asset_graph
     found = {key.name for key in graph.asset_check_keys}
     assert found > {check.name for check in CHECKS}
-    assert len(found) == len(CHECKS) + 9
+    assert len(found) == len(CHECKS) + 7
 
 
 def of_catalogue(asset: str) -> set[str]:

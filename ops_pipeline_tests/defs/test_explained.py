@@ -14,7 +14,7 @@ from ops_pipeline.defs.checks.explained import window
 from ops_pipeline.defs.replay import Player
 from ops_pipeline.domain.acceptance import Level
 from ops_pipeline.domain.checks import NAMES
-from ops_pipeline.domain.sentiment import FOR_PRODUCTION, LINKED, SCORED
+from ops_pipeline.domain.sentiment import FOR_PRODUCTION
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.operations.explain import explain_execution, explain_run
 from ops_pipeline.settings import Settings
@@ -213,9 +213,9 @@ def test_a_replay_prints_every_check_that_is_not_in_the_catalogue(morning: World
     morning.execute("delete from signals where minute = :minute", minute=opened(morning)["minute"])
     player = Player(morning.definitions, morning.instance, morning.settings.mode)
     verdicts = {verdict.name: verdict for verdict in _on_a_short_stack(player.check)}
-    assert set(verdicts) >= {CHECK, SCORED, LINKED, FOR_PRODUCTION}
+    assert set(verdicts) >= {CHECK, FOR_PRODUCTION}
     assert set(verdicts) & set(NAMES) == set()
-    assert len(verdicts) == 9
+    assert len(verdicts) == 7
     assert (verdicts[CHECK].level, verdicts["features_are_unique"].finding) == (
         Level.HIGH,
         "pass",

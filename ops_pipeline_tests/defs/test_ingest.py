@@ -13,11 +13,12 @@ import pytest
 
 from ops_pipeline.clients.alpaca_bars import AlpacaBars
 from ops_pipeline.clients.alpaca_http import Patience
-from ops_pipeline.defs.checks.freshness import evaluate
+from ops_pipeline.defs.checks import acceptance
 from ops_pipeline.defs.minutes import minutes_between, seconds_left
 from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.defs.resources import Market, Pipeline
 from ops_pipeline.domain.bars import FRESH_SECONDS
+from ops_pipeline.domain.checks import FRESH
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning, OperatorError
 from ops_pipeline.domain.session import MINUTE, Session, newest_closed_minute
 from ops_pipeline.sandbox.live import UnfoldingMarket
@@ -296,6 +297,12 @@ def test_a_minute_has_until_45_seconds_after_its_end_and_a_long_range_longer(liv
     assert left == pytest.approx((end - clock()).total_seconds() + 45, abs=2) or left == 6
     many = minutes_between(newest - 299 * MINUTE, end, "", pipeline)
     assert seconds_left(many, pipeline) == 305
+
+
+def evaluate(pipeline: Pipeline, now: datetime) -> dg.AssetCheckEvaluation:
+    """What the check of the newest bar says."""
+    (found,) = acceptance.evaluate(pipeline, now, [FRESH])
+    return found
 
 
 def test_the_bars_are_fresh_for_three_minutes(live: Live) -> None:

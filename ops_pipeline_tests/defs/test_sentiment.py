@@ -10,8 +10,10 @@ import pytest
 from ops_pipeline.clients.lexicon import LexiconClassifier
 from ops_pipeline.clients.protocols import Unscorable
 from ops_pipeline.defs.assets import sentiment
-from ops_pipeline.defs.checks.sentiment import sentiment_checks
+from ops_pipeline.defs.checks import acceptance
+from ops_pipeline.defs.checks.sentiment import sentiment_is_by_a_model
 from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.domain.sentiment import FOR_PRODUCTION, LINKED, SCORED
 from ops_pipeline.domain.session import MINUTE
 from ops_pipeline.domain.values import Model, Score
 from ops_pipeline.settings import Mode, Settings
@@ -55,7 +57,9 @@ def live(template: Settings) -> Iterator[World]:
 def tell(world: World, count: int, title: str = "Story") -> None:
     at = clock() - 10 * MINUTE
     told = [
-        KnownEntry(an_entry(title=f"{title} {n}", link=f"https://x/{title}/{n}"), at)
+        KnownEntry(
+            an_entry(title=f"{title} {n}", link=f"https://x/{title}/{n}", published_at=at), at
+        )
         for n in range(count)
     ]
     with world.pipeline.engine.begin() as connection:
@@ -156,9 +160,11 @@ def test_a_model_that_is_not_there_fails_the_stage_and_costs_no_attempt(live: Wo
     assert run(live, Scripted())["rows"] == 3
 
 
-def checks(world: World) -> dict[str | None, dg.AssetCheckResult]:
-    found = sentiment_checks(dg.build_asset_check_context(), pipeline=world.pipeline)
-    return {each.check_name: each for each in found}
+def checks(world: World) -> dict[str, dg.AssetCheckResult | dg.AssetCheckEvaluation]:
+    by_model = sentiment_is_by_a_model(pipeline=world.pipeline)
+    assert isinstance(by_model, dg.AssetCheckResult)
+    found = acceptance.evaluate(world.pipeline, clock(), [SCORED, LINKED])
+    return {FOR_PRODUCTION: by_model, **{each.check_name: each for each in found}}
 
 
 def test_the_check_tells_what_waits_and_what_was_given_up(live: World) -> None:

@@ -7,9 +7,8 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from ops_pipeline.domain.linking import TickerLinker
 from ops_pipeline.domain.news import text_hash
-from ops_pipeline.domain.values import Model, Score, Ticker
+from ops_pipeline.domain.values import Model, Score
 from ops_pipeline.storage import news, sentiment
 from ops_pipeline.storage.knowledge import counts_by_minute
 from ops_pipeline.storage.news import KnownEntry
@@ -179,13 +178,3 @@ def test_why_an_attempt_failed_is_kept(connection: Connection) -> None:
     assert rows(connection, "select reason from news_scoring_attempts") == [("the process ended",)]
     sentiment.fail_attempts(connection, MODEL, {item.text_hash: "ValueError: no"})
     assert rows(connection, "select reason from news_scoring_attempts") == [("ValueError: no",)]
-
-
-def test_coverage_counts_what_is_scored_and_what_names_a_ticker(connection: Connection) -> None:
-    tell(connection, "Apple rises", "Weather", "Apple falls")
-    first = sentiment.unscored(connection, MODEL, 2)
-    pairs = [(item, SCORE) for item in first]
-    sentiment.insert_scores(connection, MODEL, pairs, known_at=None, delay=DELAY)
-    news.link_tickers(connection, TickerLinker([Ticker("AAPL", ("Apple",))]))
-    assert sentiment.coverage(connection, MODEL, at(200), at(203)) == sentiment.Coverage(3, 2, 2)
-    assert sentiment.coverage(connection, MODEL, at(201), at(202)) == sentiment.Coverage(1, 1, 0)

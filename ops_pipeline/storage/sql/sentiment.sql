@@ -65,27 +65,6 @@ where
         where scored.text_hash = item.text_hash and scored.model = :model and scored.revision = :revision
     );
 
--- name: coverage
--- Of the stories that became known in [start, end): how many this model has scored, how many name a ticker.
-select
-    count(*) as stories,
-    count(*) filter (
-        where exists (
-            select 1
-            from news_sentiments as scored
-            where scored.text_hash = item.text_hash and scored.model = :model and scored.revision = :revision
-        )
-    ) as scored,
-    count(*) filter (
-        where exists (
-            select 1
-            from news_tickers as link
-            where link.news_id = item.news_id
-        )
-    ) as linked
-from news_items as item
-where item.available_at >= :start and item.available_at < :end;
-
 -- name: count_by_minute
 -- How many texts were scored by what was known in each minute of [start, end).
 select

@@ -1,0 +1,1 @@
+"""Years of a healthy pipeline, minute by minute, and outages in them: what the checks say."""
