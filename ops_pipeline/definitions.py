@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from ops_pipeline.defs.alerts import alerts_sensor
 from ops_pipeline.defs.assets import bars, features, news, sentiment, signals, watchlist
 from ops_pipeline.defs.certificate import exactly_once_certificate
 from ops_pipeline.defs.checks.acceptance import acceptance_checks
@@ -50,7 +51,14 @@ SCHEDULES = [
     slo_schedule,
     retention_schedule,
 ]
-SENSORS = [dispatch_sensor, bars_sensor, machine_sensor, stream_sensor, control_sensor]
+SENSORS = [
+    dispatch_sensor,
+    bars_sensor,
+    machine_sensor,
+    stream_sensor,
+    control_sensor,
+    alerts_sensor,
+]
 
 
 def build(settings: Settings) -> dg.Definitions:

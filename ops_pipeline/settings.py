@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ops_pipeline.domain.acceptance import Level
+from ops_pipeline.domain.alerts import CONSOLE, Channel, Quiet, read_quiet
 from ops_pipeline.domain.cost import prices
 from ops_pipeline.domain.errors import BadConfiguration, Unsafe
 from ops_pipeline.domain.retention import MAX_DAYS, Retention
@@ -29,7 +31,7 @@ from ops_pipeline.domain.thresholds import (
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 KEEPER, SANDBOX, STREAM = "keeper", "sandbox", "stream"
-CODE, DAEMON, WEB = "code", "daemon", "web"
+CODE, DAEMON, WEB, ALERTS = "code", "daemon", "web", "alerts"
 DEFAULT_BASE_NAME = "ops_pipeline"
 # Of the server that plays a market on this machine; they open nothing else.
 SANDBOX_KEY, SANDBOX_SECRET = "sandbox-key", "sandbox-secret"
@@ -40,6 +42,7 @@ ALPACA_HOSTS = ("data.alpaca.markets", "data.sandbox.alpaca.markets", PAPER_HOST
 OVERRIDES_TEXT, OVERRIDES_FILE = "OPS_DISPATCHER_CONFIG", "OPS_DISPATCHER_CONFIG_FILE"
 SSM_EXAMPLE = "/ops-pipeline/dispatcher_config"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_CHANNEL = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 class Mode(StrEnum):
@@ -60,7 +63,8 @@ class Mode(StrEnum):
         """The background processes of this mode; the first starts the others, in this order."""
         own = (SANDBOX,) if self is Mode.SANDBOX else ()
         followed = (STREAM,) if self.is_followed else ()
-        return (KEEPER, *own, CODE, DAEMON, WEB, *followed)
+        watched = (ALERTS,) if self.is_live else ()
+        return (KEEPER, *own, CODE, DAEMON, WEB, *followed, *watched)
 
     @property
     def is_followed(self) -> bool:
@@ -122,6 +126,13 @@ class AlpacaAccess:
 
 
 @dataclass(frozen=True)
+class AlertChannel(Channel):
+    """A channel of alerts, and where it leads: an address of apprise, which is a secret."""
+
+    url: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class PartitionWindow:
     """First and last session day of the minute partitions; no last day means that they go on."""
 
@@ -152,12 +163,16 @@ class Settings:
     # Both unread: what is wrong in them stops the dispatcher, and nothing else.
     dispatcher_overrides: str = field(default="", repr=False)
     dispatcher_overrides_file: Path | None = None
-    # Unread, too: what is wrong in it stops no minute.
+    # Unread, too: what is wrong in them stops no minute.
     slo_overrides: str = field(default="", repr=False)
     price_overrides: str = field(default="", repr=False)
     # The name of the SSM parameter that the live modes take settings from as well; empty: none.
     ssm_parameter: str = ""
     aws_region: str = ""
+    alert_urls: str = field(default="", repr=False)
+    alert_quiet: str = ""
+    # Asked at each tick of the alerts, so that somebody else notices when none comes.
+    dead_man_url: str = field(default="", repr=False)
     retention: Retention = field(default_factory=Retention)
     sentiment: SentimentBackend = SentimentBackend.LEXICON
     # A folder in the hub's format, instead of the model that `model pull` takes.
@@ -291,6 +306,9 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         price_overrides=environ.get("OPS_PRICES") or "",
         ssm_parameter=_ssm_parameter(chosen, environ),
         aws_region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "",
+        alert_urls=environ.get("OPS_ALERT_URLS") or "",
+        alert_quiet=environ.get("OPS_ALERT_QUIET") or "",
+        dead_man_url=(environ.get("OPS_DEAD_MAN_URL") or "").strip(),
         retention=_retention(environ),
         sentiment=_sentiment(chosen, environ),
         finbert_path=_finbert_path(environ),
@@ -356,6 +374,45 @@ def prices_of(settings: Settings) -> dict[str, float]:
     except ValueError as error:
         raise BadConfiguration(
             f"OPS_PRICES: {error}", 'it reads like {"database": 0.032}'
+        ) from None
+
+
+def alert_channels_of(settings: Settings) -> list[AlertChannel]:
+    """The channels of OPS_ALERT_URLS, in its order; the console is none of them.
+
+    Raises:
+        BadConfiguration: one of them reads otherwise; the message holds no address.
+    """
+    found: list[AlertChannel] = []
+    for number, word in enumerate(settings.alert_urls.split(), 1):
+        name, _, url = word.partition("=")
+        name, _, level = name.partition("@")
+        known = [one.value for one in Level if one is not Level.NORMAL]
+        is_new = name not in (CONSOLE, *(one.name for one in found))
+        is_named = bool(_CHANNEL.fullmatch(name)) and is_new and level in ("", *known)
+        if not is_named or "://" not in url:
+            raise BadConfiguration(
+                f"OPS_ALERT_URLS: channel {number} does not read NAME=URL or NAME@LEVEL=URL, with a"
+                f" name of its own and a level of {', '.join(known)}",
+                "docs/alerts.md has examples",
+            )
+        found.append(AlertChannel(name, Level(level or Level.LOW), url))
+    return found
+
+
+def alert_quiet_of(settings: Settings) -> Quiet | None:
+    """The hours of OPS_ALERT_QUIET, in New York; None where there are none.
+
+    Raises:
+        BadConfiguration: it reads otherwise.
+    """
+    if not settings.alert_quiet.strip():
+        return None
+    try:
+        return read_quiet(settings.alert_quiet)
+    except ValueError:
+        raise BadConfiguration(
+            f"OPS_ALERT_QUIET must read like 22:00-07:00, not {visible(settings.alert_quiet)}"
         ) from None
 
 
@@ -581,6 +638,7 @@ def _retention(environ: Mapping[str, str]) -> Retention:
         "logs_days": "OPS_KEEP_LOGS_DAYS",
         "runs_days": "OPS_KEEP_RUNS_DAYS",
         "signals_days": "OPS_KEEP_SIGNALS_DAYS",
+        "alerts_days": "OPS_KEEP_ALERTS_DAYS",
     }
     given = {field: environ.get(name) for field, name in variables.items()}
     return Retention(**{f: _days(variables[f], text) for f, text in given.items() if text})

@@ -227,7 +227,7 @@ def test_mode_alpaca_paper_is_live_on_the_exchanges_calendar_with_databases_of_i
     settings = loaded("alpaca-paper", DATABASE_URL="postgresql://127.0.0.1/ops_pipeline")
     mode = settings.mode
     assert (mode, mode.is_live) == (Mode.ALPACA_PAPER, True)
-    assert mode.processes == ("keeper", "code", "daemon", "web", "stream")
+    assert mode.processes == ("keeper", "code", "daemon", "web", "stream", "alerts")
     assert mode.calendar.name == "XNYS"
     assert settings.pipeline_database == "ops_pipeline_alpaca_paper"
     assert settings.dagster_database == "ops_pipeline_alpaca_paper_dagster"
@@ -732,14 +732,18 @@ VARIABLES: dict[str, tuple[str, str, dict[str, str]]] = {
     "DB_PASSWORD": ("replay", "another", HOST),
     "DB_PORT": ("replay", "5433", HOST),
     "DB_USER": ("replay", "another", HOST),
+    "OPS_ALERT_QUIET": ("simulated", "22:00-07:00", {}),
+    "OPS_ALERT_URLS": ("simulated", "desk=json://127.0.0.1", {}),
     "OPS_ALLOW_PRIVATE_FEEDS": ("replay", "true", {}),
     "OPS_ALPACA_FEED": ("simulated", "sip", {}),
     "OPS_BROKER": ("sandbox", "alpaca", {}),
     "OPS_CONTACT": ("simulated", "ops@example.com", {}),
     "OPS_DBT_AS_COMMAND": ("replay", "true", {}),
+    "OPS_DEAD_MAN_URL": ("simulated", "http://127.0.0.1/alive", {}),
     "OPS_DISPATCHER_CONFIG": ("replay", RUNBOOK, {}),
     "OPS_DISPATCHER_CONFIG_FILE": ("replay", "rules.json", {}),
     "OPS_FINBERT_PATH": ("replay", "model", {}),
+    "OPS_KEEP_ALERTS_DAYS": ("replay", "3", {}),
     "OPS_KEEP_LOGS_DAYS": ("replay", "3", {}),
     "OPS_KEEP_RUNS_DAYS": ("replay", "3", {}),
     "OPS_KEEP_SIGNALS_DAYS": ("replay", "3", {}),

@@ -40,6 +40,7 @@ VERBS = {
     "purge": "purge.purge",
     "service": "service.app",
     "runbook": "runbook.app",
+    "alerts": "alerts.app",
     "universe": "universe.app",
     "config": "config.app",
     "gates": "gates.app",

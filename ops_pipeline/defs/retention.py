@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.retention import (
+    ALERTS,
     CHECK_RESULTS,
     FRAMES,
     OUTPUT_FILES,
@@ -34,6 +35,7 @@ from ops_pipeline.settings import Settings
 from ops_pipeline.storage.engine import open_engine, opened
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.retention import (
+    OldAlerts,
     OldFrames,
     OldSignals,
     database_bytes,
@@ -109,12 +111,13 @@ def _olds(settings: Settings, now: datetime, pipeline: Engine, dagster: Engine) 
         # A replay compares a day with what it decided before, however long ago that was.
         olds[SIGNALS] = OldSignals(pipeline, kept.before(SIGNALS, now))
         olds[FRAMES] = OldFrames(pipeline, kept.before(FRAMES, now))
+        olds[ALERTS] = OldAlerts(pipeline, kept.before(ALERTS, now))
     return olds
 
 
 def _tables(is_dagster: bool) -> list[str]:  # noqa: FBT001 - one of two databases
     if not is_dagster:
-        return ["signals", "broker_frames"]
+        return ["signals", "broker_frames", "alerts", "alert_messages", "alert_deliveries"]
     return [table.name for old in (OldTicks, OldEvents, OldChecks, OldRuns) for table in old.tables]
 
 

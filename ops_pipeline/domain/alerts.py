@@ -9,7 +9,8 @@ from datetime import datetime, time, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from ops_pipeline.domain.acceptance import BACKLOG, RUNS, STUCK, VOLUME, Level, Verdict
+from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.checks import CHECKS as CATALOGUE
 from ops_pipeline.domain.session import NEW_YORK, both_zones
 from ops_pipeline.domain.stages import DISPATCH, stage_of_service
 
@@ -24,13 +25,15 @@ LONGEST_TEXT = 500
 CONSOLE = "console"
 ACCEPTANCE, DATABASE, PROCESSES = "acceptance", "database", "processes"
 STREAM, MACHINE, CHECKS, JOBS = "stream", "machine", "checks", "jobs"
-_DISPATCHED = frozenset((BACKLOG, STUCK, RUNS, VOLUME, "dispatch_job"))
+CHANNELS, WATCH = "channels", "watch"
+_SERVICES = {each.name: each.services[0].service for each in CATALOGUE if each.services}
 _NEXT = {
     ACCEPTANCE: "ops-pipeline check {name}",
     STREAM: "ops-pipeline doctor",
     MACHINE: "ops-pipeline doctor",
     CHECKS: "ops-pipeline status",
     JOBS: "ops-pipeline status",
+    CHANNELS: "ops-pipeline alerts test",
 }
 
 
@@ -142,7 +145,9 @@ def service_of(cause: str) -> str:
     """The service that a cause is about, by its subject or by its name; empty for none."""
     name, _, subject = cause.partition(":")
     asset = name.partition("/")[0]
-    if name in _DISPATCHED or asset == "executions":
+    if name in _SERVICES:
+        return _SERVICES[name]
+    if name == "dispatch_job" or asset == "executions":
         return DISPATCH.service
     stage = stage_of_service(subject) or stage_of_service(asset)
     return stage.service if stage else ""
@@ -208,7 +213,7 @@ def message_of(alert: Alert, kind: Kind, now: datetime) -> Message:
         f"cause: {alert.cause}",
         f"found: {alert.finding}{normal}",
         f"since: {both_zones(alert.opened_at)}",
-        f"seen: {alert.seen_count} times, the last at {both_zones(alert.last_seen_at)}",
+        f"seen: {_times(alert.seen_count)}, the last at {both_zones(alert.last_seen_at)}",
     ]
     if kind is Kind.RESOLVED:
         lasted = timedelta(seconds=round((now - alert.opened_at).total_seconds()))
@@ -219,9 +224,13 @@ def message_of(alert: Alert, kind: Kind, now: datetime) -> Message:
         kind,
         alert.level,
         f"[{word.upper()}] {alert.cause}: {alert.finding}",
-        "\n".join([*lines, f"alert {alert.id}"]),
+        "\n".join([*lines, *([f"alert {alert.id}"] if alert.id else [])]),
         alert.link,
     )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def retry_at(attempts: int, now: datetime) -> datetime | None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 MAX_DAYS = 3_650
 TICKS, RUN_EVENTS, OUTPUT_FILES, SIGNALS = "ticks", "run_events", "output_files", "signals"
-CHECK_RESULTS, RUNS, FRAMES = "check_results", "runs", "frames"
+CHECK_RESULTS, RUNS, FRAMES, ALERTS = "check_results", "runs", "frames", "alerts"
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,17 @@ class Retention:
     # Longer than the minutes' partitions reach back: a minute without its signals cannot be
     # compared when it is computed again.
     signals_days: int = 90
+    # From their end on, with all that was said of them.
+    alerts_days: int = 90
 
     def days(self, kind: str) -> int:
         """For how many days this kind is kept."""
-        kept = {TICKS: self.ticks_days, RUNS: self.runs_days, SIGNALS: self.signals_days}
+        kept = {
+            TICKS: self.ticks_days,
+            RUNS: self.runs_days,
+            SIGNALS: self.signals_days,
+            ALERTS: self.alerts_days,
+        }
         return kept.get(kind, self.logs_days)
 
     def before(self, kind: str, now: datetime) -> datetime:

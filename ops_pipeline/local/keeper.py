@@ -24,6 +24,7 @@ from ops_pipeline.local.files import replace_private
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import ProcessTable
 from ops_pipeline.settings import (
+    ALERTS,
     CODE,
     DAEMON,
     KEEPER,
@@ -193,6 +194,7 @@ def _words(settings: Settings, port: int, market: Sequence[str]) -> dict[str, li
         DAEMON: ["ops_pipeline.engine.daemon", "-w", workspace],
         WEB: ["ops_pipeline.engine.web", "--port", str(port), "-w", workspace],
         STREAM: ["ops_pipeline", "trade-stream"],
+        ALERTS: ["ops_pipeline", "alerts", "run", "--port", str(port)],
     }
 
 

@@ -70,6 +70,10 @@ class ProcessTable:
             return None
         return record if _handle(record) else None
 
+    def knows(self, name: str) -> bool:
+        """Whether a process of this name was started here and not stopped, be it alive or not."""
+        return self._record(name).exists()
+
     def all(self) -> list[Process]:
         """Every recorded process that is alive, by name."""
         found = (self.find(path.stem) for path in sorted(self.run_dir.glob("*.json")))

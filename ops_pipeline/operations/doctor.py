@@ -17,9 +17,11 @@ from ops_pipeline.clients.classifiers import classifier_of
 from ops_pipeline.clients.live import access_of, live_bars, live_news
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.acceptance import Level
+from ops_pipeline.domain.alerts import CONSOLE
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning, OperatorError
 from ops_pipeline.domain.gates import ACTIVE
 from ops_pipeline.domain.machine import disk_verdict
+from ops_pipeline.domain.session import both_zones
 from ops_pipeline.domain.stream import stream_state, sums_verdict
 from ops_pipeline.domain.thresholds import tier_of
 from ops_pipeline.domain.values import FeedOutcome, FeedStatus
@@ -31,9 +33,12 @@ from ops_pipeline.settings import (
     STREAM,
     BrokerName,
     Settings,
+    alert_channels_of,
+    alert_quiet_of,
     masked,
     require_consent,
 )
+from ops_pipeline.storage.alerts import ChannelState, channel_states
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import open_engine, opened, reachable
 from ops_pipeline.storage.migrate import pending
@@ -85,6 +90,8 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
     else:
         for name in ("alpaca bars", "alpaca clock", "feeds"):
             yield Finding(name, Health.UNUSED, f"mode {settings.mode.value} asks nobody")
+    if settings.mode.is_live:
+        yield _looked("alert channels", lambda: _alerts(settings))
     yield _looked("model", lambda: _model(settings))
     yield _looked("disk", lambda: _disk(settings))
     for name in settings.mode.processes:
@@ -223,6 +230,29 @@ def _stream(settings: Settings, now: Now) -> str:
     if not found.is_normal:
         raise OperatorError(found.finding, "compare it with Alpaca's own page")
     return f"{health.holder} is heard, {found.finding}"
+
+
+def _alerts(settings: Settings) -> str:
+    """The channels of alerts: what each got last, and what waits for it."""
+    names = [CONSOLE, *(channel.name for channel in alert_channels_of(settings))]
+    alert_quiet_of(settings)
+    with reachable(settings), opened(settings) as engine, engine.connect() as connection:
+        states = {state.channel: state for state in channel_states(connection)}
+    told = [_channel(name, states.get(name)) for name in names]
+    down = [states[name] for name in names if name in states and states[name].last_error]
+    if down:
+        raise OperatorError(
+            f"{'; '.join(told)}; {down[0].channel}: {down[0].last_error}",
+            "run: ops-pipeline alerts test",
+        )
+    return "; ".join(told) + ("" if len(names) > 1 else "; set OPS_ALERT_URLS to be told elsewhere")
+
+
+def _channel(name: str, state: ChannelState | None) -> str:
+    if state is None or state.last_sent_at is None:
+        return f"{name} was never told of anything"
+    waits = f", {state.waiting} wait" if state.waiting else ""
+    return f"{name} was told last at {both_zones(state.last_sent_at)}{waits}"
 
 
 def _disk(settings: Settings) -> str:

@@ -164,7 +164,7 @@ def pass_on(
     count = 0
     for row in said:
         level = Level(row["level"])
-        at = quiet.held_until(level, now) if quiet and row["kind"] != Kind.TEST else now
+        at = quiet.held_until(level, now) if quiet else now
         for name in _wanted_by(connection, row, channels, now):
             # Whoever writes the console's log wakes nobody.
             known_at = now if name == alerts.CONSOLE else at
@@ -208,22 +208,42 @@ def mark_delivery(
     connection.execute(query("alerts", "mark_delivery"), row)
 
 
-def mark_sent_before(connection: Connection, alert: Alert, sent_at: Mapping[str, datetime]) -> None:
-    """Keep that these channels were told of an alert before it could be stored."""
-    for channel, at in sent_at.items():
-        row = {"alert_id": alert.id, "channel": channel, "sent_at": at}
-        connection.execute(query("alerts", "mark_sent_before"), row)
+def insert_told(
+    connection: Connection, message_id: int, now: datetime, results: Mapping[str, str | None]
+) -> None:
+    """Keep that channels were told of a message without waiting for it: each with its error."""
+    for channel, error in results.items():
+        row = {
+            "message_id": message_id,
+            "channel": channel,
+            "state": "SENT" if error is None else "GAVE_UP",
+            "now": now,
+            "sent_at": now if error is None else None,
+            "error": error or "",
+        }
+        connection.execute(query("alerts", "insert_told"), row)
+
+
+def opened_message(connection: Connection, alert: Alert) -> int | None:
+    """The number of what was said when an alert opened; None where nothing was."""
+    about = {"alert_id": alert.id}
+    number: int | None = connection.execute(query("alerts", "opened_message"), about).scalar()
+    return number
+
+
+def insert_test(
+    connection: Connection, message: Message, now: datetime, results: Mapping[str, str | None]
+) -> None:
+    """Keep a test that was sent already, and what came of it at each channel."""
+    number = insert_message(connection, message, now)
+    if number:
+        connection.execute(query("alerts", "mark_passed_on"), {"ids": [number]})
+        insert_told(connection, number, now, results)
 
 
 def channel_states(connection: Connection) -> list[ChannelState]:
     """How each channel is to which something was to go."""
     return [ChannelState(**row) for row in _rows(connection, query("alerts", "channel_states"))]
-
-
-def states_of_message(connection: Connection, message_id: int) -> dict[str, tuple[str, str]]:
-    """What became of one message: state and last error, by channel."""
-    rows = _rows(connection, query("alerts", "deliveries_of_message"), message_id=message_id)
-    return {row["channel"]: (row["state"], row["last_error"]) for row in rows}
 
 
 def silences(connection: Connection, now: datetime) -> list[Silence]:
@@ -285,8 +305,6 @@ def _suppressions(connection: Connection, seen: Sequence[Alert], now: datetime) 
 def _wanted_by(
     connection: Connection, row: RowMapping, channels: Sequence[Channel], now: datetime
 ) -> list[str]:
-    if row["kind"] == Kind.TEST:
-        return [channel.name for channel in channels]
     if row["kind"] != Kind.RESOLVED:
         return [channel.name for channel in channels if channel.wants(Level(row["level"]))]
     about = {"alert_id": row["alert_id"]}

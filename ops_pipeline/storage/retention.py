@@ -74,6 +74,34 @@ class OldFrames:
             yield len(gone), sum(row.bytes for row in gone)
 
 
+@dataclass(frozen=True)
+class OldAlerts:
+    """Alerts that were over before an instant; what was said of them, and to whom, goes along."""
+
+    engine: Engine
+    before: datetime
+
+    def count(self) -> tuple[int, int]:
+        """How many there are, and their bytes."""
+        with self.engine.connect() as connection:
+            found = connection.execute(
+                query("retention", "count_alerts"), {"before": self.before}
+            ).one()
+        return found.rows_count, int(found.bytes)
+
+    def remove(self) -> Iterator[tuple[int, int]]:
+        """Delete them batch by batch, each a transaction; yields what went with it."""
+        statements = (query("retention", "remove_alerts"), query("retention", "remove_messages"))
+        parameters = {"before": self.before, "batch": BATCH}
+        for statement in statements:
+            while True:
+                with self.engine.begin() as connection:
+                    gone = connection.execute(statement, parameters).all()
+                if not gone:
+                    break
+                yield len(gone), sum(row.bytes for row in gone)
+
+
 @contextmanager
 def sole_purge(engine: Engine) -> Iterator[None]:
     """Be the only one who purges this mode; the server lets go when the connection ends.

@@ -18,11 +18,13 @@ from sqlalchemy import text
 from ops_pipeline.defs import retention as defs
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.retention import purge, retention
+from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.retention import Purge, Retention
 from ops_pipeline.domain.stream import BrokerEvent
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage import retention as storage
+from ops_pipeline.storage.alerts import observe, recent_alerts
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import open_engine, opened
 from ops_pipeline.storage.retention import OldSignals, sole_purge
@@ -152,7 +154,7 @@ def test_signals_go_that_recommended_nothing_and_all_else_stays(live: Settings) 
     done = purge(live, NOW)
     # The signal of AAPL became a recommendation, and a trade.
     assert tickers(live) == ["AAPL", "TSLA"]
-    assert rows_of(done) == {"signals": 2, "frames": 0}
+    assert rows_of(done) == {"signals": 2, "frames": 0, "alerts": 0}
     assert done.bytes > 100
     assert contents(live) == before
 
@@ -161,7 +163,7 @@ def test_a_signal_of_an_old_minute_that_was_written_lately_stays(live: Settings)
     put_signals(live, "MSFT")
     with opened(live) as engine, engine.begin() as connection:
         connection.execute(text("update signals set written_at = :now"), {"now": NOW})
-    assert rows_of(purge(live, NOW)) == {"signals": 0, "frames": 0}
+    assert rows_of(purge(live, NOW)) == {"signals": 0, "frames": 0, "alerts": 0}
 
 
 def test_a_replay_keeps_its_signals(live: Settings) -> None:
@@ -204,6 +206,9 @@ def test_what_was_thinned_is_vacuumed_and_measured(
     assert {size.table for size in done.tables} == {
         "signals",
         "broker_frames",
+        "alerts",
+        "alert_messages",
+        "alert_deliveries",
         "asset_check_executions",
         "event_logs",
         "job_ticks",
@@ -223,9 +228,9 @@ def test_what_was_thinned_is_vacuumed_and_measured(
 def test_days_are_those_of_the_settings(live: Settings) -> None:
     put_signals(live, "MSFT", minute=NOW - timedelta(days=5))
     kept = replace(live, retention=Retention(signals_days=6))
-    assert rows_of(purge(kept, NOW)) == {"signals": 0, "frames": 0}
+    assert rows_of(purge(kept, NOW)) == {"signals": 0, "frames": 0, "alerts": 0}
     shorter = replace(live, retention=Retention(signals_days=4))
-    assert rows_of(purge(shorter, NOW)) == {"signals": 1, "frames": 0}
+    assert rows_of(purge(shorter, NOW)) == {"signals": 1, "frames": 0, "alerts": 0}
 
 
 def test_frames_go_that_were_looked_at_and_what_they_told_stays(live: Settings) -> None:
@@ -238,12 +243,28 @@ def test_frames_go_that_were_looked_at_and_what_they_told_stays(live: Settings) 
             insert_events(connection, ACCOUNT, {"k1": (told, first.id)})
             done = [first.id, first.id + 1, last.id]
             close_frames(connection, [FrameVerdict(one, "APPLIED") for one in done])
-        assert rows_of(purge(live, NOW)) == {"signals": 0, "frames": 2}
+        assert rows_of(purge(live, NOW)) == {"signals": 0, "frames": 2, "alerts": 0}
         with engine.connect() as connection:
             left = connection.execute(text("select count(*) from broker_frames")).scalar_one()
             event = connection.execute(text("select event_key, frame_id from broker_events")).one()
     # The third of the old ones was never looked at.
     assert (left, tuple(event)) == (4, ("k1", None))
+
+
+def test_alerts_go_that_were_over_long_ago_with_what_was_said_of_them(live: Settings) -> None:
+    bad, good = (Verdict("stuck", level, "found") for level in (Level.HIGH, Level.NORMAL))
+    with opened(live) as engine:
+        with engine.begin() as connection:
+            for at in (NOW - timedelta(days=91), NOW - timedelta(days=89)):
+                for verdict in (bad, good, good):
+                    observe(connection, at, "test", [verdict])
+            observe(connection, NOW - timedelta(days=91), "test", [replace(bad, name="open")])
+        done = purge(live, NOW)
+        with engine.connect() as connection:
+            left = {alert.cause for alert in recent_alerts(connection, None, 10)}
+            said = connection.execute(text("select count(*) from alert_messages")).scalar_one()
+    assert rows_of(done)["alerts"] == 1
+    assert (left, said) == ({"stuck", "open"}, 3)
 
 
 def test_a_second_purge_says_so_and_does_nothing(live: Settings) -> None:
@@ -325,6 +346,7 @@ def test_the_asset_tells_numbers_that_the_ui_draws(
         "runs": 14,
         "signals": 90,
         "frames": 7,
+        "alerts": 90,
     }
     assert told["removed_rows"] == sum(told[f"removed_{kind}"] for kind in kept)
     assert told["database_mb_before"] >= told["database_mb_after"] - 1 > 1

@@ -81,7 +81,7 @@ def test_a_message_says_all_that_whoever_is_woken_needs() -> None:
         "cause: stuck_processing",
         "found: 3 stuck (normal: 0)",
         "since: 2025-02-12 12:00 ET (17:00 UTC)",
-        "seen: 1 times, the last at 2025-02-12 12:00 ET (17:00 UTC)",
+        "seen: once, the last at 2025-02-12 12:00 ET (17:00 UTC)",
         "next: ops-pipeline check stuck_processing",
         "alert 12",
     ]
@@ -98,7 +98,7 @@ def test_a_text_of_any_length_is_cut() -> None:
 @pytest.mark.parametrize(
     ("cause", "service"),
     [
-        ("stuck_processing", "dispatcher"),
+        ("backlog_state", "dispatcher"),
         ("missed_ticks:telemetry-1m", "telemetry-1m"),
         ("features/not_null_close", "feature-computer-1m"),
         ("executions/every_execution_explained", "dispatcher"),

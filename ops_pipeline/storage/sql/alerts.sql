@@ -220,19 +220,19 @@ set
     next_try_at = coalesce(:next_try_at, next_try_at)
 where id = :id and state = 'SENDING' and claimed_by = :holder;
 
--- name: mark_sent_before
--- What was sent from memory while the database was away.
-insert into alert_deliveries (message_id, channel, state, attempts, next_try_at, sent_at)
-select
-    said.id,
-    :channel,
-    'SENT',
-    1,
-    :sent_at,
-    :sent_at
-from alert_messages as said
-where said.alert_id = :alert_id and said.kind = 'opened'
+-- name: insert_told
+-- What a channel was told of without waiting for its turn.
+insert into alert_deliveries (
+    message_id, channel, state, attempts, next_try_at, sent_at, last_error
+)
+values (:message_id, :channel, :state, 1, :now, :sent_at, :error)
 on conflict (message_id, channel) do nothing;
+
+-- name: opened_message
+-- What was said when an alert opened.
+select id
+from alert_messages
+where alert_id = :alert_id and kind = 'opened';
 
 -- name: give_up_unknown
 -- What waits for a channel that is no longer there.
@@ -274,16 +274,6 @@ from alert_messages as said
 left join alert_deliveries as told on said.id = told.message_id
 where said.alert_id = :alert_id
 order by said.id, told.channel;
-
--- name: deliveries_of_message
--- What became of one message.
-select
-    channel,
-    state,
-    last_error
-from alert_deliveries
-where message_id = :message_id
-order by channel;
 
 -- name: silences
 -- Those that hold now.

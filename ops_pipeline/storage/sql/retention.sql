@@ -53,6 +53,47 @@ where
     )
 returning pg_column_size(gone.*) as bytes;
 
+-- name: count_alerts
+-- Alerts that were over before an instant, and what was said without one; and their bytes.
+select
+    count(*) as rows_count,
+    coalesce(sum(old.bytes), 0) as bytes
+from (
+    select pg_column_size(ended.*) as bytes
+    from alerts as ended
+    where ended.resolved_at < :before
+    union all
+    select pg_column_size(said.*)
+    from alert_messages as said
+    where said.alert_id is null and said.made_at < :before
+) as old;
+
+-- name: remove_alerts
+-- The first of those alerts; what was said of them goes along.
+delete from alerts as gone
+where
+    gone.id in (
+        select old.id
+        from alerts as old
+        where old.resolved_at < :before
+        order by old.resolved_at
+        limit :batch
+    )
+returning pg_column_size(gone.*) as bytes;
+
+-- name: remove_messages
+-- The first of what was said without an alert.
+delete from alert_messages as gone
+where
+    gone.id in (
+        select old.id
+        from alert_messages as old
+        where old.alert_id is null and old.made_at < :before
+        order by old.id
+        limit :batch
+    )
+returning pg_column_size(gone.*) as bytes;
+
 -- name: size_of_table
 -- Bytes with indexes, and whether this role may vacuum it; no row where there is no such table.
 select

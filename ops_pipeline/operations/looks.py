@@ -1,0 +1,117 @@
+"""What is looked at each time: the checks, the trade stream, the machine, the processes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.alerts import ACCEPTANCE, CHANNELS, MACHINE, PROCESSES, STREAM
+from ops_pipeline.domain.machine import clock_verdict, disk_verdict
+from ops_pipeline.domain.stream import live_verdict, sums_verdict
+from ops_pipeline.local.keeper import table_of
+from ops_pipeline.local.machine import free_bytes
+from ops_pipeline.local.processes import Process, ProcessTable
+from ops_pipeline.operations.acceptance import examine
+from ops_pipeline.settings import ALERTS, CODE, DAEMON, KEEPER, Settings
+from ops_pipeline.storage.alerts import channel_states
+from ops_pipeline.storage.dispatch import ACCOUNT
+from ops_pipeline.storage.machine import newest_event
+from ops_pipeline.storage.stream import read_health
+
+# Whatever has just been started needs so long before it has done anything.
+STARTING = timedelta(minutes=3)
+# So long it is told that a process died and was started again.
+TOLD_FOR = timedelta(minutes=1)
+# After so many attempts a channel is not only slow.
+DOWN_AFTER_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Look:
+    """One kind of look: its source, and what it finds at an instant."""
+
+    source: str
+    ask: Callable[[datetime], Sequence[Verdict]]
+
+
+def looks_of(settings: Settings, engine: Engine) -> list[Look]:
+    """All looks of a mode."""
+    table = table_of(settings)
+    processes = Processes(table, [name for name in settings.mode.processes if name != ALERTS])
+    looks = [
+        Look(ACCEPTANCE, lambda now: _checks(settings, engine, processes, now)),
+        Look(MACHINE, lambda now: _machine(settings, engine, now)),
+        Look(PROCESSES, processes.verdicts),
+        Look(CHANNELS, lambda _: _channels(engine)),
+    ]
+    if settings.mode.is_followed:
+        looks.append(Look(STREAM, lambda now: _stream(engine, now)))
+    return looks
+
+
+@dataclass
+class Processes:
+    """The processes of this machine, and which of them were seen to be started anew."""
+
+    table: ProcessTable
+    names: Sequence[str]
+    seen: dict[str, Process] = field(default_factory=dict)
+    renewed_at: dict[str, datetime] = field(default_factory=dict)
+
+    def verdicts(self, now: datetime) -> list[Verdict]:
+        """One for each that was ever started here; somebody else's are not ours to watch."""
+        return [self._verdict(name, now) for name in self.names if self.table.knows(name)]
+
+    def are_starting(self, now: datetime) -> bool:
+        """Whether all of it was started a moment ago."""
+        keeper = self.table.find(KEEPER)
+        return keeper is not None and now.timestamp() - keeper.started < STARTING.total_seconds()
+
+    def _verdict(self, name: str, now: datetime) -> Verdict:
+        cause, process = f"process_runs:{name}", self.table.find(name)
+        if process is None:
+            # Without these two no service runs.
+            level = Level.CRITICAL if name in (CODE, DAEMON) else Level.HIGH
+            return Verdict(cause, level, f"{name} does not run", {}, "it runs")
+        before = self.seen.setdefault(name, process)
+        if before != process:
+            self.seen[name], self.renewed_at[name] = process, now
+        renewed = self.renewed_at.get(name)
+        if renewed and now - renewed < TOLD_FOR:
+            return Verdict(cause, Level.MEDIUM, f"{name} died and was started again", {}, "it runs")
+        return Verdict(cause, Level.NORMAL, f"{name} runs", {}, "it runs")
+
+
+def _checks(
+    settings: Settings, engine: Engine, processes: Processes, now: datetime
+) -> list[Verdict]:
+    found = examine(engine, now, settings.mode.calendar, is_live=True)
+    if processes.are_starting(now):
+        return [one for one in found if one.is_normal or one.level is Level.CRITICAL]
+    return found
+
+
+def _machine(settings: Settings, engine: Engine, now: datetime) -> list[Verdict]:
+    with engine.connect() as connection:
+        newest = newest_event(connection)
+    return [clock_verdict(newest, now), disk_verdict(free_bytes(settings))]
+
+
+def _stream(engine: Engine, now: datetime) -> list[Verdict]:
+    with engine.connect() as connection:
+        health = read_health(connection, ACCOUNT)
+    return [live_verdict(health, now), sums_verdict(health)]
+
+
+def _channels(engine: Engine) -> list[Verdict]:
+    with engine.connect() as connection:
+        states = channel_states(connection)
+    found = []
+    for state in states:
+        is_down = state.attempts >= DOWN_AFTER_ATTEMPTS
+        level = Level.MEDIUM if is_down else Level.NORMAL
+        finding = f"{state.waiting} messages wait: {state.last_error}" if is_down else "it is taken"
+        found.append(Verdict(f"channel_works:{state.channel}", level, finding, {}, "it takes all"))
+    return found

@@ -1,0 +1,561 @@
+"""The watch: red within one tick, one message, none while it lasts, one when it is over."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Engine, text
+
+from ops_pipeline.clients.senders import SEND_SECONDS, Letter
+from ops_pipeline.domain.acceptance import QUERIES, Level, Verdict
+from ops_pipeline.domain.alerts import ACCEPTANCE, read_quiet
+from ops_pipeline.domain.checks import CHECKS
+from ops_pipeline.domain.gates import ACTIVE, HALTED
+from ops_pipeline.domain.stages import DISPATCH, stage_of_service
+from ops_pipeline.local.ports import free_port
+from ops_pipeline.local.processes import Process, ProcessTable
+from ops_pipeline.operations.acceptance import examine
+from ops_pipeline.operations.alerts import Watch, send_test
+from ops_pipeline.operations.looks import Look, Processes
+from ops_pipeline.settings import AlertChannel, Mode, Settings
+from ops_pipeline.storage import alerts as storage
+from ops_pipeline.storage import dispatch
+from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.services import Switch, upsert_switch
+from ops_pipeline_tests.builders import NOON, at
+from ops_pipeline_tests.clients.webhook import Webhook, opened
+from ops_pipeline_tests.storage.rows import (
+    CONFIG,
+    TS,
+    put_executed,
+    put_execution,
+    put_recommendation,
+    put_run,
+)
+
+TICK = timedelta(seconds=15)
+DESK = AlertChannel("desk", Level.LOW, "json://127.0.0.1:9/secret-token-1234")
+BAD = Verdict("stuck_processing", Level.HIGH, "3 stuck", {}, "0")
+GOOD = Verdict("stuck_processing", Level.NORMAL, "0 stuck", {}, "0")
+
+
+@dataclass
+class Scene:
+    """A watch whose time is ours, and what it sent."""
+
+    watch: Watch
+    at: datetime = TS
+    found: list[Verdict] = field(default_factory=lambda: [GOOD])
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    error: str | None = None
+
+    def tick(self, *found: Verdict, times: int = 1) -> bool:
+        """Look so often, each time a tick later; what is found stays."""
+        self.found = list(found) or self.found
+        is_whole = True
+        for _ in range(times):
+            is_whole = self.watch.tick() and is_whole
+            self.at += TICK
+        return is_whole
+
+    def send(self, letters: Sequence[Letter]) -> Mapping[int, str | None]:
+        if self.error is None:
+            self.sent += [(each.kind.value, each.title) for each in letters]
+        return {each.number: self.error for each in letters}
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.sent]
+
+
+@pytest.fixture
+def stage(engine: Engine, tmp_path: Path) -> Callable[..., Scene]:
+    def make(look: Callable[[datetime], Sequence[Verdict]] | None = None, **how: Any) -> Scene:
+        scene: Scene
+        watch = Watch(
+            how.pop("engine", engine),
+            Mode.REPLAY.calendar,
+            [Look(ACCEPTANCE, look or (lambda _: scene.found))],
+            lambda: scene.at,
+            tmp_path / "outage.json",
+            **({"channels": [DESK], "away_seconds": 0.1} | how),
+        )
+        scene = Scene(watch)
+        if "send" not in how:
+            watch.send = scene.send
+        return scene
+
+    return make
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with opened() as made:
+        yield made
+
+
+def test_each_check_is_told_once_at_its_level_never_again_while_it_lasts_and_once_when_over(
+    stage: Callable[..., Scene],
+) -> None:
+    scene = stage()
+    assert scene.tick(*(Verdict(one.name, one.level, "violated") for one in CHECKS))
+    expected = [("opened", f"[{one.level.upper()}] {one.name}: violated") for one in CHECKS]
+    assert sorted(scene.sent) == sorted(expected)
+    scene.tick(times=10)
+    assert len(scene.sent) == len(CHECKS)
+    scene.tick(*(Verdict(one.name, Level.NORMAL, "well") for one in CHECKS), times=12)
+    over = [title for kind, title in scene.sent if kind == "resolved"]
+    assert sorted(over) == sorted(f"[RESOLVED] {one.name}: violated" for one in CHECKS)
+    assert len(scene.sent) == 2 * len(CHECKS)
+
+
+# One violating row of each of the runbook's five queries, through the whole loop.
+
+
+def finish(connection: Any, started_at: datetime, finished_at: datetime) -> None:
+    run_id = put_run(connection)
+    moved = text("update dispatcher_runs set started_at = :at where run_id = :id")
+    connection.execute(moved, {"at": started_at, "id": run_id})
+    dispatch.finish_run(connection, run_id, finished_at, released=0, expired=0)
+
+
+def execute(connection: Any, simulated_ts: datetime, number: int) -> None:
+    run_id = put_run(connection)
+    dispatch.finish_run(connection, run_id, TS, released=0, expired=0)
+    moved = {"minute": at(number), "simulated_ts": simulated_ts, "dispatcher_run_id": run_id}
+    put_executed(connection, ticker="X", **moved)
+
+
+def backlog(connection: Any) -> None:
+    for number in range(40):
+        put_recommendation(connection, minute=at(number), expires_at=TS + timedelta(hours=1))
+
+
+def stuck(connection: Any) -> None:
+    old = TS - timedelta(minutes=11)
+    put_recommendation(connection, ts=old)
+    run_id = put_run(connection)
+    dispatch.claim(connection, run_id, old, CONFIG)
+    dispatch.finish_run(connection, run_id, TS, released=0, expired=0)
+
+
+def duplicate(connection: Any) -> None:
+    unique = "dispatch_executions_recommendation_id_key"
+    connection.execute(text(f"alter table dispatch_executions drop constraint {unique}"))
+    connection.execute(text("set local session_replication_role = replica"))
+    row, run_id = put_recommendation(connection), put_run(connection)
+    dispatch.finish_run(connection, run_id, TS, released=0, expired=0)
+    for _ in range(2):
+        put_execution(connection, row, dispatcher_run_id=run_id)
+
+
+def unfinished(connection: Any) -> None:
+    run_id = put_run(connection)
+    moved = text("update dispatcher_runs set started_at = :at where run_id = :id")
+    connection.execute(moved, {"at": TS - timedelta(minutes=3), "id": run_id})
+
+
+def runaway(connection: Any) -> None:
+    for number in range(300):
+        execute(connection, TS, number)
+
+
+VIOLATIONS = {
+    "backlog_state": (backlog, "HIGH"),
+    "stuck_processing": (stuck, "HIGH"),
+    "duplicate_executions": (duplicate, "CRITICAL"),
+    "recent_dispatcher_runs": (unfinished, "HIGH"),
+    "execution_volume": (runaway, "HIGH"),
+}
+
+
+def put_right(connection: Any) -> None:
+    """Undo it, as only a test can."""
+    connection.execute(text("set local session_replication_role = replica"))
+    for statement in (
+        "delete from dispatch_executions where ticker = 'AAPL' or simulated_ts = :ts",
+        "delete from dispatch_recommendations",
+    ):
+        known = {"ts": TS} if ":ts" in statement else {}
+        connection.execute(text(statement), known)
+    closed = "update dispatcher_runs set finished_at = :ts, outcome = 'ABANDONED'"
+    connection.execute(text(f"{closed} where finished_at is null"), {"ts": TS})
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_violating_row_is_one_message_and_its_end_another(
+    stage: Callable[..., Scene], engine: Engine, name: str
+) -> None:
+    calendar = Mode.REPLAY.calendar
+    scene = stage(lambda now: examine(engine, now, calendar, is_live=False, names=[name]))
+    with engine.begin() as connection:
+        finish(connection, TS - timedelta(days=2), TS - timedelta(days=2))
+        execute(connection, TS - timedelta(minutes=5), 390)
+        for minutes in range(6):
+            finish(connection, TS + timedelta(minutes=minutes), TS + timedelta(minutes=minutes))
+    scene.tick(times=2)
+    assert scene.sent == []
+    violate, level = VIOLATIONS[name]
+    with engine.begin() as connection:
+        violate(connection)
+    scene.tick()
+    ((kind, title),) = scene.sent
+    assert (kind, title.split(":")[0]) == ("opened", f"[{level}] {name}")
+    with engine.connect() as connection:
+        expected = HALTED if name == "duplicate_executions" else ACTIVE
+        assert dispatch.read_trading_state(connection) == expected
+    scene.tick(times=10)
+    assert len(scene.sent) == 1
+    with engine.begin() as connection:
+        put_right(connection)
+    scene.tick(times=4)
+    assert scene.kinds == ["opened", "resolved"]
+
+
+def test_trading_is_halted_in_the_transaction_that_finds_a_duplicate(engine: Engine) -> None:
+    with engine.begin() as connection:
+        duplicate(connection)
+        connection.execute(
+            text(
+                "create function refuse() returns trigger language plpgsql as $$ begin"
+                " raise exception 'no'; end $$;"
+                "create trigger refuse before update on trading_state"
+                " for each row execute function refuse()"
+            )
+        )
+    with pytest.raises(Exception, match="no"):
+        examine(engine, TS, Mode.REPLAY.calendar, is_live=False)
+
+
+# Channels that are down, slow, and back.
+
+
+def test_a_webhook_that_is_down_gets_both_messages_once_it_is_back(
+    stage: Callable[..., Scene],
+) -> None:
+    port = free_port()
+    channel = replace(DESK, url=f"json://127.0.0.1:{port}/hooks/secret-token-1234")
+    scene = stage(channels=[channel], send=Watch.send)
+    scene.tick(BAD)
+    scene.tick(GOOD, times=2)
+    with opened(port) as hook:
+        scene.at += timedelta(minutes=1)
+        scene.tick(times=2)
+        assert [title.split("]")[0] for title in hook.titles] == ["[HIGH", "[RESOLVED"]
+        (alert,) = storage_alerts(scene)
+        assert f"alert {alert.id}" in hook.taken[0]["message"]
+        assert "message" in hook.taken[0]["message"].splitlines()[-1]
+
+
+def storage_alerts(scene: Scene) -> list[Any]:
+    with scene.watch.engine.connect() as connection:
+        return storage.recent_alerts(connection, None, 10)
+
+
+def test_a_webhook_that_hangs_or_fails_holds_the_watch_up_no_longer_than_it_may(
+    stage: Callable[..., Scene], hook: Webhook
+) -> None:
+    channel = replace(DESK, url=f"{hook.url}?rto=0.5")
+    scene = stage(channels=[channel], send=Watch.send)
+    hook.answer = 0
+    began = time.monotonic()
+    scene.tick(BAD)
+    assert time.monotonic() - began < SEND_SECONDS
+    hook.answer = 500
+    scene.tick()
+    hook.answer = 200
+    scene.tick(times=4)
+    assert len(hook.taken) == 1
+    with scene.watch.engine.connect() as connection:
+        (state, _) = sorted(
+            storage.channel_states(connection), key=lambda s: s.channel == "console"
+        )
+    assert (state.channel, state.waiting, state.last_error) == ("desk", 0, "")
+
+
+def test_no_address_reaches_the_database(stage: Callable[..., Scene]) -> None:
+    channel = replace(DESK, url=f"json://127.0.0.1:{free_port()}/hooks/secret-token-1234")
+    scene = stage(channels=[channel], send=Watch.send)
+    scene.tick(BAD)
+    with scene.watch.engine.connect() as connection:
+        kept = connection.execute(
+            text(
+                "select string_agg(cast(t.* as text), ' ') from (select * from alert_deliveries) t"
+            )
+        ).scalar_one()
+    assert "secret-token" not in kept
+    assert "desk" in kept
+
+
+# Silence.
+
+
+def test_nobody_is_told_of_a_service_that_is_switched_off(
+    stage: Callable[..., Scene], engine: Engine
+) -> None:
+    bars = stage_of_service("telemetry-1m")
+    assert bars
+    with engine.begin() as connection:
+        for stage_off in (bars, DISPATCH):
+            upsert_switch(connection, Switch(stage_off, is_enabled=False))
+    scene = stage()
+    bad = [Verdict("bars/is_fresh", Level.HIGH, "old"), Verdict("backlog_state", Level.HIGH, "40")]
+    scene.tick(*bad, times=5)
+    assert scene.sent == []
+    with engine.begin() as connection:
+        upsert_switch(connection, Switch(bars, is_enabled=True))
+    scene.tick()
+    assert scene.sent == [("opened", "[HIGH] bars/is_fresh: old")]
+
+
+def test_quiet_hours_hold_back_what_can_wait(stage: Callable[..., Scene]) -> None:
+    scene = stage(quiet=read_quiet("11:00-13:00"))
+    scene.tick(Verdict("skip_reasons", Level.MEDIUM, "all skipped"), BAD)
+    assert scene.sent == [("opened", "[HIGH] stuck_processing: 3 stuck")]
+    scene.at = NOON + timedelta(hours=1)
+    scene.tick()
+    assert scene.kinds == ["opened", "opened"]
+
+
+# The watch itself.
+
+
+def test_two_watches_tell_everything_once_and_the_second_takes_over(
+    stage: Callable[..., Scene], engine: Engine
+) -> None:
+    first, second = stage(), stage()
+    for _ in range(3):
+        first.tick(BAD)
+        second.tick(BAD)
+    assert (first.kinds, second.kinds) == (["opened"], [])
+    assert second.watch.is_standby
+    with engine.begin() as connection:
+        dispatch.end_lease(connection, storage.LEASE, first.watch.holder)
+    second.at = first.at
+    second.tick(GOOD, times=2)
+    first.tick(GOOD, times=2)
+    assert (first.kinds, second.kinds) == (["opened"], ["resolved"])
+
+
+def test_a_look_that_fails_is_an_alert_and_no_whole_look(
+    stage: Callable[..., Scene], hook: Webhook
+) -> None:
+    scene = stage(dead_man_url=f"http://127.0.0.1:{hook.port}/ping")
+
+    def fail(_: datetime) -> Sequence[Verdict]:
+        raise ValueError
+
+    good = scene.watch.looks
+    assert scene.tick()
+    assert hook.pings == ["/ping"]
+    scene.watch.looks = [Look("broken", fail), *good]
+    assert not scene.tick(BAD, times=2)
+    assert hook.pings == ["/ping"]
+    titles = [title for _, title in scene.sent]
+    assert sorted(titles) == [
+        "[HIGH] look_works:broken: it failed: ValueError",
+        "[HIGH] stuck_processing: 3 stuck",
+    ]
+    scene.watch.looks = good
+    assert scene.tick()
+    assert hook.pings == ["/ping"] * 2
+
+
+def test_a_switch_that_does_not_answer_changes_nothing(
+    stage: Callable[..., Scene], hook: Webhook
+) -> None:
+    hook.answer = 500
+    scene = stage(dead_man_url=f"http://127.0.0.1:{hook.port}/ping")
+    assert scene.tick(BAD, times=3)
+    assert len(scene.sent) == 1
+
+
+def test_a_session_is_summed_up_once_after_its_close(
+    stage: Callable[..., Scene], engine: Engine
+) -> None:
+    scene = stage()
+    close = NOON + timedelta(hours=4)
+    with engine.begin() as connection:
+        execute(connection, TS, 300)
+    scene.tick(BAD)
+    scene.at = close + timedelta(minutes=9)
+    scene.tick()
+    assert "summary" not in scene.kinds
+    put_bar(engine)
+    scene.at = close + timedelta(minutes=11)
+    scene.tick(times=3)
+    ((_, title),) = [one for one in scene.sent if one[0] == "summary"]
+    assert title.startswith("[SUMMARY] 2025-02-12: 1 executions")
+    assert title.endswith("1 alerts")
+    scene.at = close + timedelta(hours=14)
+    scene.tick()
+    assert scene.kinds.count("summary") == 1
+
+
+def put_bar(engine: Engine) -> None:
+    from ops_pipeline.storage import bars
+    from ops_pipeline_tests.builders import a_bar
+
+    bar = a_bar()
+    with engine.begin() as connection:
+        bars.insert_bars(
+            connection,
+            [bar],
+            {bar.minute: bar.minute.date()},
+            lambda one: one.minute + timedelta(minutes=1),
+            feed="test",
+            origin="recorded",
+        )
+
+
+def test_each_channel_is_tried_on_demand(hook: Webhook) -> None:
+    good, bad = replace(DESK, url=hook.url), AlertChannel("other", Level.HIGH, "nonsense://abcdef")
+    _, errors = send_test([good, bad], NOON)
+    assert errors == {"desk": None, "other": "apprise cannot read its address"}
+    assert hook.titles == ["[TEST] ops-pipeline"]
+
+
+# A database that is away.
+
+
+@pytest.fixture
+def shaky(settings: Settings, engine: Engine) -> Iterator[tuple[Engine, Callable[..., None]]]:
+    """An engine, and a way to let its database refuse everybody, and to let all in again."""
+    server = settings.server
+    assert server
+
+    def allow(*, is_on: bool) -> None:
+        known = {"host": server.host, "port": server.port, "user": server.user}
+        with psycopg.connect(
+            **known, password=server.password, dbname="postgres", autocommit=True
+        ) as administrator:
+            name = sql.Identifier(settings.pipeline_database)
+            word = sql.SQL("true" if is_on else "false")
+            alter = sql.SQL("alter database {} with allow_connections {}")
+            administrator.execute(alter.format(name, word))
+            administrator.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s",
+                (settings.pipeline_database,),
+            )
+
+    yield engine, allow
+    allow(is_on=True)
+
+
+def test_a_database_that_is_away_is_told_once_from_memory_and_kept_when_it_is_back(
+    stage: Callable[..., Scene], shaky: tuple[Engine, Callable[..., None]]
+) -> None:
+    _, allow = shaky
+    scene = stage()
+    assert scene.tick()
+    allow(is_on=False)
+    began = scene.at
+    assert not scene.tick(times=11)
+    ((kind, title),) = scene.sent
+    assert kind == "opened"
+    assert title.startswith("[CRITICAL] database_answers: the connection to the database is lost")
+    allow(is_on=True)
+    scene.tick(times=4)
+    assert scene.kinds == ["opened", "resolved"]
+    (alert,) = storage_alerts(scene)
+    assert (alert.opened_at, alert.level) == (began, Level.CRITICAL)
+
+
+def test_a_watch_that_ends_meanwhile_tells_it_no_second_time(
+    stage: Callable[..., Scene], shaky: tuple[Engine, Callable[..., None]]
+) -> None:
+    _, allow = shaky
+    first = stage()
+    allow(is_on=False)
+    first.tick(times=2)
+    second = stage()
+    second.at = first.at
+    second.tick(times=2)
+    allow(is_on=True)
+    second.tick(times=3)
+    assert (first.kinds, second.kinds) == (["opened"], ["resolved"])
+
+
+def test_a_channel_that_was_down_too_hears_of_it_afterwards(
+    stage: Callable[..., Scene], shaky: tuple[Engine, Callable[..., None]]
+) -> None:
+    _, allow = shaky
+    scene = stage()
+    scene.error = "refused"
+    allow(is_on=False)
+    scene.tick(times=3)
+    scene.error = None
+    allow(is_on=True)
+    scene.tick(times=5)
+    assert scene.kinds == ["opened", "resolved"]
+
+
+def test_a_restart_within_a_moment_is_nothing_to_tell(
+    stage: Callable[..., Scene], settings: Settings
+) -> None:
+    scene = stage()
+    scene.tick()
+    server = settings.server
+    assert server
+    known = {"host": server.host, "port": server.port, "user": server.user}
+    with psycopg.connect(**known, password=server.password, dbname="postgres") as administrator:
+        administrator.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s",
+            (settings.pipeline_database,),
+        )
+    assert scene.tick()
+    assert scene.sent == []
+
+
+def test_a_server_that_never_was_there_is_told_of(
+    stage: Callable[..., Scene], settings: Settings
+) -> None:
+    assert settings.server
+    nowhere = replace(settings, server=replace(settings.server, port=free_port()))
+    engine = open_engine(nowhere)
+    scene = stage(engine=engine)
+    scene.tick(times=2)
+    assert scene.kinds == ["opened"]
+    engine.dispose()
+
+
+# Processes.
+
+
+@dataclass(frozen=True)
+class Table(ProcessTable):
+    """Processes that live and die as a test says."""
+
+    alive: dict[str, Process | None] = field(default_factory=dict)
+
+    def find(self, name: str) -> Process | None:
+        return self.alive.get(name)
+
+    def knows(self, name: str) -> bool:
+        return name in self.alive
+
+
+def levels(processes: Processes, now: datetime) -> dict[str, Level]:
+    return {one.name.split(":")[1]: one.level for one in processes.verdicts(now)}
+
+
+def test_a_process_that_is_gone_and_one_that_was_started_anew_are_seen(tmp_path: Path) -> None:
+    started = (NOON - timedelta(hours=1)).timestamp()
+    table = Table(tmp_path)
+    table.alive.update((name, Process(name, 1, started)) for name in ("keeper", "code", "web"))
+    processes = Processes(table, ["keeper", "code", "web", "stream"])
+    assert set(levels(processes, NOON).values()) == {Level.NORMAL}
+    assert not processes.are_starting(NOON)
+    table.alive.update(code=None, web=None)
+    found = levels(processes, NOON)
+    assert (found["code"], found["web"]) == (Level.CRITICAL, Level.HIGH)
+    table.alive["web"] = Process("web", 2, started + 3_600)
+    assert levels(processes, NOON)["web"] is Level.MEDIUM
+    assert levels(processes, NOON + timedelta(minutes=1))["web"] is Level.NORMAL
+    assert processes.are_starting(datetime.fromtimestamp(started + 60, UTC))
