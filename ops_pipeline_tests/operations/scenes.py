@@ -20,6 +20,7 @@ from ops_pipeline.local.processes import wait_until
 from ops_pipeline.operations.runbook.section import (
     Diagnosis,
     Fix,
+    LastRun,
     Orchestrator,
     Scene,
     diagnose,
@@ -43,10 +44,10 @@ class QuietDagster:
     def start(self, name: str) -> None:
         raise AssertionError(name)
 
-    def silent_seconds(self, now: object) -> None:
+    def silent_seconds(self, now: object) -> float | None:
         return None
 
-    def last_run(self, job: str) -> None:
+    def last_run(self, job: str) -> LastRun | None:
         return None
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
@@ -33,22 +34,24 @@ from ops_pipeline.domain.stages import (
     FEATURES,
     stage_of_service,
 )
-from ops_pipeline.engine.watch import Watch
+from ops_pipeline.domain.stream import Difference
+from ops_pipeline.engine.watch import EndedRun, Watch
 from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import wait_until
 from ops_pipeline.operations import config
 from ops_pipeline.operations.runbook.causes import config_of
-from ops_pipeline.operations.runbook.section import Fix, Outcome
+from ops_pipeline.operations.runbook.section import NOT_IN_REPLAY, Fix, Outcome
 from ops_pipeline.operations.runbook.sections import SECTIONS
 from ops_pipeline.settings import CODE, DAEMON, STREAM, WEB, Mode, Settings
 from ops_pipeline.storage import bars, dispatch, knowledge
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.services import Switch, switches, upsert_switch
-from ops_pipeline.storage.stream import keep_lease, leave_lease, take_lease
+from ops_pipeline.storage.stream import keep_lease, keep_pass, leave_lease, take_lease
 from ops_pipeline_tests.builders import NOON, SESSION, a_bar
+from ops_pipeline_tests.defs.world import administrator
 from ops_pipeline_tests.dispatcher.world import World
-from ops_pipeline_tests.operations.scenes import Ward, a_ward
+from ops_pipeline_tests.operations.scenes import QuietDagster, Ward, a_ward
 from ops_pipeline_tests.sandbox.served import served
 from ops_pipeline_tests.sandbox.worlds import a_world
 from ops_pipeline_tests.storage.rows import (
@@ -572,6 +575,122 @@ def test_service_wont_start_waits_for_the_keeper_to_start_a_process(
         )
         assert live.codes("service-wont-start") == [code]
         assert live.fix("service-wont-start", apply=True).is_well
+
+
+class HangingDagster(QuietDagster):
+    """An orchestrator whose daemon hangs, and whose newest runs failed."""
+
+    def silent_seconds(self, now: object) -> float:
+        return 300.0
+
+    def last_run(self, job: str) -> EndedRun:
+        return EndedRun("1234", "FAILURE", "ValueError: no such feed")
+
+
+def test_a_daemon_that_hangs_and_runs_that_fail_are_named(live: Ward) -> None:
+    live.dagster = HangingDagster()
+    with live.kept():
+        found = live.diagnose("service-wont-start")
+        assert [one.cause.code for one in found.found] == [
+            "DAEMON_SILENT",
+            "RUNS_FAIL",
+            "RUNS_FAIL",
+        ]
+        assert found.found[1].evidence["error"] == "ValueError: no such feed"
+        done = live.fix("service-wont-start", apply=True)
+    assert {step.outcome for step in done.steps} == {Outcome.BY_HAND}
+
+
+def test_a_disk_without_room_is_named(live: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops_pipeline.operations.runbook.services.free_bytes", lambda _: 1_000)
+    assert "DISK_FULL" in live.codes("no-logs-generated")
+
+
+def test_sessions_that_run_out_are_named_and_idle_ones_ended(
+    replayed: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = int(replayed.value("show max_connections"))
+    monkeypatch.setattr("ops_pipeline.storage.runbook.IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("ops_pipeline.operations.runbook.database.SCARCE_SHARE", 8 / limit)
+    others = [open_engine(replayed.settings) for _ in range(8)]
+    for other in others:
+        other.connect().close()
+    assert replayed.codes("rds-connection-timeout") == ["TOO_MANY_CONNECTIONS"]
+    assert replayed.fix("rds-connection-timeout", apply=True).is_well
+    # A pool whose session was ended opens another one.
+    assert [other.connect().close() for other in others] == [None] * 8
+    for other in others:
+        other.dispose()
+
+
+def test_a_stream_that_is_not_heard_is_restarted_and_sums_are_a_persons(live: Ward) -> None:
+    with live.kept():
+        with live.engine.begin() as connection:
+            lease = take_lease(connection, dispatch.ACCOUNT, "host/1", __version__, 600)
+            assert lease
+            wrong = Difference("AAPL", Decimal(3), Decimal(2), "")
+            keep_pass(connection, lease, knowledge.clock(), [wrong])
+        found = live.diagnose("trade-stream-not-running")
+    assert [one.cause.code for one in found.found] == ["SILENT", "DOES_NOT_ADD_UP"]
+    assert [change.apply is None for one in found.found for change in one.changes] == [False, True]
+
+
+def test_a_mode_of_which_nothing_runs_says_what_is_needed_first(live: Ward) -> None:
+    assert live.codes("service-wont-start")[:3] == [
+        "KEEPER_DOWN",
+        "CODE_SERVER_DOWN",
+        "DAEMON_DOWN",
+    ]
+
+
+def test_a_halt_is_a_persons_to_end(replayed: Ward) -> None:
+    with replayed.engine.begin() as connection:
+        dispatch.set_trading_state(connection, HALTED, "me", "a test")
+    found = replayed.diagnose("quick-health-check")
+    assert (found.code, found.found[0].evidence["reason"]) == ("NOT_ACTIVE", "a test")
+    assert {step.outcome for step in replayed.fix("quick-health-check", apply=True).steps} == {
+        Outcome.BY_HAND
+    }
+
+
+def test_bars_that_do_not_come_though_they_should_are_named(replayed: Ward) -> None:
+    assert replayed.codes("data-freshness-violations") == ["BARS_LATE"]
+
+
+def test_a_mode_without_an_account_has_no_stream(live: Ward) -> None:
+    ward = Ward(replace(live.settings, mode=Mode.SIMULATED), live.engine)
+    found = ward.diagnose("trade-stream-not-running")
+    assert (found.code, found.is_problem) == ("NOT_FOLLOWED", False)
+
+
+def test_a_section_that_means_nothing_in_a_replay_says_so(replayed: Ward) -> None:
+    silent = [one.name for one in SECTIONS if replayed.diagnose(one.name).code == NOT_IN_REPLAY]
+    assert silent == [
+        "check-if-service-executed-recently",
+        "no-logs-generated",
+        "trade-stream-not-running",
+        "service-wont-start",
+    ]
+    assert all(replayed.fix(name, apply=True).steps == [] for name in silent)
+
+
+def test_a_database_that_refuses_for_another_reason_is_quoted(
+    template: Settings, replayed: Ward
+) -> None:
+    name = replayed.settings.pipeline_database
+    replayed.engine.dispose()
+    with administrator(template) as connection:
+        connection.execute(f'alter database "{name}" allow_connections false')
+        found = replayed.diagnose("rds-connection-timeout")
+        connection.execute(f'alter database "{name}" allow_connections true')
+    assert found.code == "UNREACHABLE"
+    assert "not currently accepting connections" in found.found[0].evidence["said"]
+
+
+def test_every_code_of_every_section_is_found_by_a_test() -> None:
+    told = Path(__file__).read_text(encoding="utf-8")
+    codes = {cause.code for section in SECTIONS for cause in section.causes}
+    assert sorted(code for code in codes if f'"{code}"' not in told) == []
 
 
 def test_refused_connections_start_the_embedded_server(

@@ -222,4 +222,4 @@ def verdict_of(check: OwnCheck, found: Iterable[Found], normal: str) -> Verdict:
 
 
 def _brief(found: Found) -> str:
-    return ", ".join(f"{name} {value}" for name, value in list(found.evidence.items())[:2])[:160]
+    return next((f"({name} {value})" for name, value in found.evidence.items()), "")[:160]

@@ -231,7 +231,7 @@ def fix(section: Section, scene: Scene, *, apply: bool) -> Fix:
     if apply:
         data = {"section": section.name, "code": diagnosis.code, "who": scene.who}
         outcomes = [f"{step.outcome.value}: {step.what}" for step in steps]
-        log.warning("runbook_fix_applied", extra={"data": {**data, "steps": outcomes}})
+        log.info("runbook_fix_applied", extra={"data": {**data, "steps": outcomes}})
     return Fix(section.name, diagnosis.code, apply, steps, verdicts)
 
 

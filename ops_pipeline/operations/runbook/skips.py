@@ -9,6 +9,7 @@ from ops_pipeline.domain.acceptance import VOLUME, Level, Verdict
 from ops_pipeline.domain.checks import SKIPS
 from ops_pipeline.domain.dispatch import gate_of
 from ops_pipeline.domain.gates import ACTIVE
+from ops_pipeline.domain.ranges import SKIPPED_MIN
 from ops_pipeline.domain.session import MINUTE, Session, both_zones
 from ops_pipeline.domain.stages import BARS, DATA_STAGES, FEATURES, Stage
 from ops_pipeline.domain.thresholds import DispatcherConfig
@@ -240,10 +241,12 @@ def _blocked(scene: Scene, rows: list[ClosedRow], present: Present) -> Iterator[
 
 
 def _refusals(rows: list[ClosedRow], present: Present) -> dict[str, Counter[str]]:
-    """What is still refused, by gate; nothing where one of the rows has traded."""
+    """What is still refused, by gate; nothing where one has traded, or few say nothing."""
     if any(row.status in ("SIMULATED", "EXECUTED") for row in rows):
         return {}
     skipped = [row for row in rows if row.status == "SKIPPED" and _still_refused(row, present)]
+    if len(skipped) < SKIPPED_MIN:
+        return {}
     gates = Counter(gate_of(row.failure_reason) for row in skipped)
     return {
         gate: Counter(str(r.failure_reason) for r in skipped if gate_of(r.failure_reason) == gate)
