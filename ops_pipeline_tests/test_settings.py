@@ -22,6 +22,8 @@ from ops_pipeline.settings import (
     Mode,
     SentimentBackend,
     Settings,
+    alert_channels_of,
+    alert_quiet_of,
     dispatcher_config,
     dispatcher_overrides,
     load,
@@ -777,3 +779,37 @@ def test_every_variable_that_is_read_has_a_case() -> None:
 def test_a_variable_that_is_changed_changes_the_settings(name: str) -> None:
     mode, value, beside = VARIABLES[name]
     assert loaded(mode, **{**beside, name: value}) != loaded(mode, **beside)
+
+
+def test_channels_of_alerts_have_names_levels_and_addresses_that_nothing_shows() -> None:
+    urls = "desk=json://127.0.0.1/one?a=b pager@high=slack://token-a/token-b/token-c"
+    settings = loaded("sandbox", OPS_ALERT_URLS=urls, OPS_DEAD_MAN_URL="http://127.0.0.1/token-d")
+    desk, pager = alert_channels_of(settings)
+    assert (desk.name, desk.least, desk.url) == ("desk", "low", "json://127.0.0.1/one?a=b")
+    assert (pager.name, pager.least) == ("pager", "high")
+    assert "token" not in repr([settings, desk, pager])
+    assert alert_channels_of(loaded("sandbox")) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slack://token-a/token-b",
+        "desk=token-a",
+        "console=json://token-a",
+        "Desk=json://token-a",
+        "desk@normal=json://token-a",
+        "desk=json://token-a desk=json://token-b",
+    ],
+)
+def test_a_channel_that_reads_otherwise_is_refused_without_its_address(text: str) -> None:
+    with pytest.raises(BadConfiguration, match="OPS_ALERT_URLS: channel") as refused:
+        alert_channels_of(loaded("sandbox", OPS_ALERT_URLS=text))
+    assert "token" not in str(refused.value)
+
+
+def test_quiet_hours_are_two_times_of_the_day() -> None:
+    assert alert_quiet_of(loaded("sandbox")) is None
+    assert alert_quiet_of(loaded("sandbox", OPS_ALERT_QUIET="22:00-07:00"))
+    with pytest.raises(BadConfiguration, match="OPS_ALERT_QUIET must read like 22:00-07:00"):
+        alert_quiet_of(loaded("sandbox", OPS_ALERT_QUIET="at night"))

@@ -15,6 +15,8 @@ from ops_pipeline.domain.alerts import CHECKS, JOBS
 from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.domain.machine import CLOCK, DISK
 from ops_pipeline.domain.stream import ADDS_UP, IS_LIVE
+from ops_pipeline.local.keeper import table_of
+from ops_pipeline.operations.looks import Processes
 from ops_pipeline.storage import alerts as storage
 from ops_pipeline.storage.knowledge import clock
 
@@ -44,6 +46,8 @@ def alerts_sensor(
         if key.name not in LOOKED_AT_ELSEWHERE
     ]
     names = sorted(name for name in repository.job_names if not name.startswith("__"))
+    if Processes(table_of(pipeline.settings), []).are_starting(clock()):
+        return dg.SkipReason("all of it was started a moment ago")
     checks, check_links = verdicts_of_checks(context.instance, keys)
     jobs, job_links = verdicts_of_jobs(context.instance, names)
     _observe(pipeline, clock(), CHECKS, checks, check_links)

@@ -41,13 +41,13 @@ def looks_of(settings: Settings, engine: Engine) -> list[Look]:
     table = table_of(settings)
     processes = Processes(table, [name for name in settings.mode.processes if name != ALERTS])
     looks = [
-        Look(ACCEPTANCE, lambda now: _checks(settings, engine, processes, now)),
+        Look(ACCEPTANCE, lambda now: processes.known(_checks(settings, engine, now), now)),
         Look(MACHINE, lambda now: _machine(settings, engine, now)),
         Look(PROCESSES, processes.verdicts),
         Look(CHANNELS, lambda _: _channels(engine)),
     ]
     if settings.mode.is_followed:
-        looks.append(Look(STREAM, lambda now: _stream(engine, now)))
+        looks.append(Look(STREAM, lambda now: processes.known(_stream(engine, now), now)))
     return looks
 
 
@@ -69,6 +69,13 @@ class Processes:
         keeper = self.table.find(KEEPER)
         return keeper is not None and now.timestamp() - keeper.started < STARTING.total_seconds()
 
+    def known(self, found: Sequence[Verdict], now: datetime) -> list[Verdict]:
+        """What may be said of these: while all of it is starting, nothing bad but the worst."""
+        is_starting = self.are_starting(now)
+        return [
+            one for one in found if one.is_normal or one.level is Level.CRITICAL or not is_starting
+        ]
+
     def _verdict(self, name: str, now: datetime) -> Verdict:
         cause, process = f"process_runs:{name}", self.table.find(name)
         if process is None:
@@ -84,13 +91,8 @@ class Processes:
         return Verdict(cause, Level.NORMAL, f"{name} runs", {}, "it runs")
 
 
-def _checks(
-    settings: Settings, engine: Engine, processes: Processes, now: datetime
-) -> list[Verdict]:
-    found = examine(engine, now, settings.mode.calendar, is_live=True)
-    if processes.are_starting(now):
-        return [one for one in found if one.is_normal or one.level is Level.CRITICAL]
-    return found
+def _checks(settings: Settings, engine: Engine, now: datetime) -> list[Verdict]:
+    return examine(engine, now, settings.mode.calendar, is_live=True)
 
 
 def _machine(settings: Settings, engine: Engine, now: datetime) -> list[Verdict]:

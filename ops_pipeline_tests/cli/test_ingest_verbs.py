@@ -178,7 +178,8 @@ def test_doctor_in_sandbox_mode_looks_at_everything_once(
     answer = alone("doctor", "--mode", "sandbox")
     feeds = [f"feed sandbox/{name}" for name in ("markets", *sorted(DEFAULT_TICKERS))]
     good = ["database", "migrations", "alpaca bars", "alpaca clock", *feeds, "model", "disk"]
-    down = ["keeper", "sandbox", "code", "daemon", "web", "stream"]
+    good.append("alert channels")
+    down = ["keeper", "sandbox", "code", "daemon", "web", "stream", "alerts"]
     assert healths(answer, *good) == dict.fromkeys(good, "ok")
     silent = "trade stream"
     ticks = "schedules and sensors"

@@ -94,10 +94,11 @@ def test_nothing_is_said_of_a_service_that_is_off_and_all_of_it_once_it_is_on(
 ) -> None:
     off = Switch(DISPATCH, is_enabled=False, disabled_until=NOON + TICK * 3)
     upsert_switch(connection, off)
-    look(connection, bad(), bad(), bad())
+    waits = bad(name="backlog_state")
+    look(connection, waits, waits, waits)
     assert said(connection) == []
     assert "is off" in alerts.open_alerts(connection)[0].suppressed_by
-    look(connection, bad(), first=3)
+    look(connection, waits, first=3)
     assert said(connection) == [("opened", "high")]
 
 

@@ -7,7 +7,9 @@ import dagster as dg
 
 from ops_pipeline.defs.checks.results import evaluation_of, result_of
 from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.checks import CHECKS
+from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.operations.acceptance import examine
 
 ASSETS = {check.name: check.asset for check in CHECKS}
@@ -25,18 +27,16 @@ def evaluate(
     """What these checks say at an instant; a duplicate execution halts trading."""
     is_live = pipeline.mode.is_live
     found = examine(pipeline.engine, now, pipeline.calendar, is_live=is_live, names=names)
-    return [
-        evaluation_of(
-            ASSETS[verdict.name],
-            verdict,
-            {
-                "level": verdict.level.value,
-                "expected": verdict.expected,
-                "observed": verdict.observed,
-            },
-        )
-        for verdict in found
-    ]
+    return [_evaluation(verdict) for verdict in found]
+
+
+def _evaluation(verdict: Verdict) -> dg.AssetCheckEvaluation:
+    metadata = {
+        "level": verdict.level.value,
+        "expected": verdict.expected,
+        "observed": verdict.observed,
+    }
+    return evaluation_of(ASSETS[verdict.name], verdict, metadata)
 
 
 def _of(asset: str) -> dg.AssetChecksDefinition:
@@ -48,7 +48,12 @@ def _of(asset: str) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.AssetCheckResult]:
         """Ask the queries of the pipeline's present."""
-        for evaluation in evaluate(pipeline, pipeline.now(), [check.name for check in own]):
-            yield result_of(evaluation)
+        try:
+            now = pipeline.now()
+        except NotRunning as error:
+            found = [_evaluation(check.silent(f"not run: {error}")) for check in own]
+        else:
+            found = evaluate(pipeline, now, [check.name for check in own])
+        yield from map(result_of, found)
 
     return acceptance
