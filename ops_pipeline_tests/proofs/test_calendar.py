@@ -21,6 +21,8 @@ DAYS = [
     ).split()
 ]
 OUTAGES = int(os.environ.get("OPS_CALENDAR_OUTAGES", "2"))
+# All of it takes an hour; each of its tests may.
+pytestmark = pytest.mark.timeout(7_200)
 YEARS = (date(2024, 1, 1), date(2026, 12, 31))
 
 
