@@ -12,7 +12,7 @@ from ops_pipeline.cli import market as market_of
 from ops_pipeline.cli.console import JsonOption, err, out, say, show_result, table
 from ops_pipeline.cli.play import play, shown
 from ops_pipeline.cli.server import prepare, running_server
-from ops_pipeline.domain.acceptance import Verdict
+from ops_pipeline.domain.acceptance import QUERIES, Verdict
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import Session
 from ops_pipeline.local.keeper import table_of
@@ -161,8 +161,13 @@ def _print(report: ReplayReport) -> None:
     for day in report.days:
         skips.update(day.skips_by_gate)
     out.print(table("skipped by gate", ["gate", "recommendations"], skips.most_common()))
-    checks = [[c.name, c.level.value, c.finding] for c in report.checks]
-    out.print(table("checks", ["check", "verdict", "found"], checks))
+    shown = [c for c in report.checks if c.name in QUERIES or not c.is_normal]
+    rows = [[c.name, c.level.value, c.finding] for c in shown]
+    out.print(table("checks", ["check", "verdict", "found"], rows))
+    others = (
+        f"{len(report.checks) - len(shown)} other checks are normal, or say nothing in a replay"
+    )
+    say(f"{others}: ops-pipeline check, and the UI")
     say(
         f"mode {report.mode.value}, confidence_min {report.confidence_min} (this mode's profile;"
         " the production default is 0.7)"
