@@ -42,12 +42,16 @@ class Played:
 
 @dataclass(frozen=True)
 class Outage:
-    """A service that does nothing for the minutes in [start, end)."""
+    """A service that does nothing for the minutes in [start, end); who looks does so once a minute.
+
+    `second` is that of each look.
+    """
 
     stage: Stage
     session: Session
     start: datetime
     end: datetime
+    second: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ def outages(calendar: Calendar, first: date, last: date, count: int, seed: int) 
         length = draw.randint(SHORTEST, LONGEST)
         start = minutes[draw.randint(5, len(minutes) - length)]
         stage = SERVICES[number % len(SERVICES)]
-        made.append(Outage(stage, session, start, start + length * MINUTE))
+        second = draw.randint(0, 59)
+        made.append(Outage(stage, session, start, start + length * MINUTE, second))
     return made
 
 
@@ -166,7 +171,8 @@ def find(engine: Engine, calendar: Calendar, outage: Outage) -> Found:
         world.stop(connection, outage.stage, outage.start, outage.end)
     _vacuum(engine)
     minutes = len(session.minutes()) + 60
-    instants = [_within(session.opens_at + n * MINUTE, n) for n in range(minutes)]
+    first_look = session.opens_at + timedelta(seconds=outage.second)
+    instants = [first_look + n * MINUTE for n in range(minutes)]
     every = [
         each
         for found in asked(engine, calendar, instants)

@@ -345,7 +345,9 @@ WRITES = {
         "delete from world.dispatcher_runs where started_at >= :start and started_at < :end"
     ),
 }
-CAUGHT_UP = f"{LATE.format(table='stage_minutes', column='first_written_at')} and stage = :stage"
+CAUGHT_UP = """
+    update world.stage_minutes set first_written_at = :again, run_id = 'caught up'
+    where minute >= :start and minute < :end and stage = :stage"""
 
 
 def stop(connection: Connection, stage: Stage, start: datetime, end: datetime) -> None:
