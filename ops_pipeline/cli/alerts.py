@@ -1,7 +1,6 @@
 """The verb alerts: what is wrong now, who was told of it, and the process that watches."""
 
 import logging
-import re
 import signal
 from datetime import timedelta
 from threading import Event
@@ -9,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
+from ops_pipeline.cli.console import (
+    JsonOption,
+    ModeOption,
+    out,
+    print_json,
+    read_length,
+    say,
+    table,
+)
 from ops_pipeline.cli.server import connected
 from ops_pipeline.domain.alerts import Alert, Silence
 from ops_pipeline.domain.errors import BadConfiguration, BadInput
@@ -23,8 +30,6 @@ app = typer.Typer(help="What is wrong now, who was told of it, and the process t
 
 SHOWN = 200
 Cause = Annotated[str, typer.Argument(help="A cause as alerts list shows it; a star at its end.")]
-_LENGTH = re.compile(r"([1-9]\d{0,4})([mhd])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 @app.command("list")
@@ -95,7 +100,7 @@ def silence(
     """Tell nobody of a cause for a while; it is looked at and listed all the same."""
     from ops_pipeline.operations.operator import operator
 
-    until = clock() + _length(length)
+    until = clock() + read_length("--for", length)
     with connected(mode) as (settings, connection):
         storage.silence(connection, Silence(cause, until, reason, operator(settings)))
     say(f"nobody is told of {cause} until {both_zones(until)}")
@@ -183,10 +188,3 @@ def _watch(settings: Settings, port: int) -> None:
 def _times(alert: Alert) -> tuple[str, str | None, int]:
     over = both_zones(alert.resolved_at) if alert.resolved_at else None
     return both_zones(alert.opened_at), over, alert.seen_count
-
-
-def _length(text: str) -> timedelta:
-    found = _LENGTH.fullmatch(text)
-    if not found:
-        raise BadInput(f"--for must be a length like 30m, 2h or 1d, not {text!r}")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})

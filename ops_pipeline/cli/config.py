@@ -1,7 +1,6 @@
 """The verb config: the dispatcher's settings, who changed them and why, and the way back."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,15 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Connection
 
-from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
+from ops_pipeline.cli.console import (
+    JsonOption,
+    ModeOption,
+    out,
+    print_json,
+    read_length,
+    say,
+    table,
+)
 from ops_pipeline.cli.server import connected, existing_server
 from ops_pipeline.domain.config import difference
 from ops_pipeline.domain.errors import BadInput
@@ -27,7 +34,6 @@ from ops_pipeline.storage.knowledge import clock
 app = typer.Typer(help="The dispatcher's settings: look, change, take back; each with who and why.")
 
 USAGE = "try: ops-pipeline config set confidence_min=0.60 --reason '...'"
-UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 Why = Annotated[str, typer.Option("--reason", help="Why, for whoever looks next.")]
 Number = Annotated[int | None, typer.Argument(help="A version's number.")]
 
@@ -99,7 +105,7 @@ def set_keys(
     """Change some keys from the next run of the dispatcher on; all others stay."""
     wanted = parse_changes(changes, "a change")
     now = clock()
-    until = now + _duration(lasting) if lasting else None
+    until = now + read_length("--for", lasting) if lasting else None
     with _store(mode) as (settings, connection):
         if dry_run:
             _print_changes(config.preview(connection, settings, wanted, now, until))
@@ -225,15 +231,6 @@ def _numbered(known: Sequence[ConfigVersion], number: int) -> ConfigVersion:
         if version.version == number:
             return version
     raise BadInput(f"there is no version {number} that was in force", config.LOG)
-
-
-def _duration(text: str) -> timedelta:
-    parts = re.fullmatch(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", text)
-    numbers = [int(part or 0) for part in parts.groups()] if parts else [0]
-    seconds = sum(n * UNITS[unit] for n, unit in zip(numbers, "dhms", strict=False))
-    if not seconds:
-        raise BadInput(f"--for must be a time like 30m, 2h or 1d, not {visible(text)!r}")
-    return timedelta(seconds=seconds)
 
 
 def _headline(version: ConfigVersion) -> str:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, TypeVar
@@ -17,6 +18,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.thresholds import visible
 from ops_pipeline.settings import Mode
 
 Result = TypeVar("Result")
@@ -120,3 +123,17 @@ def working(text: str, *, quiet: bool) -> Iterator[None]:
         return
     with out.status(text):
         yield
+
+
+def read_length(option: str, text: str) -> timedelta:
+    """A length of time as an operator writes it: 90s, 10m, 2h, 1d, 1h30m.
+
+    Raises:
+        BadInput: it reads otherwise, or is nothing; the message names the option.
+    """
+    parts = re.fullmatch(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", text)
+    days, hours, minutes, seconds = (int(p or 0) for p in parts.groups()) if parts else (0,) * 4
+    length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    if not length:
+        raise BadInput(f"{option} must be a time like 30m, 2h or 1d, not {visible(text)!r}")
+    return length

@@ -1,6 +1,5 @@
 """The verb logs: what a service or a process has said lately."""
 
-import re
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say
+from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, read_length, say
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.logs import Line
 from ops_pipeline.domain.session import NEW_YORK
@@ -17,7 +16,6 @@ from ops_pipeline.operations.logs import read
 from ops_pipeline.settings import Settings, load
 from ops_pipeline.storage.knowledge import clock
 
-SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 STYLES = {"DEBUG": "dim", "INFO": "", "WARNING": "yellow"}
 FOLLOW_SECONDS = 1.0
 # Dagster writes an event in batches: what came late still belongs to what was asked for.
@@ -36,7 +34,7 @@ def logs(
         raise BadInput("--follow prints lines, not one document", "leave --json out")
     settings = load(mode.value if mode else None)
     now = clock()
-    found = read(settings, name, now - _back(since), now)
+    found = read(settings, name, now - read_length("--since", since), now)
     if not found.lines and not follow:
         raise BadInput(f"no line of {name} in the last {since}: {found.reason}", "try --since 1d")
     if as_json:
@@ -58,13 +56,6 @@ def _follow(settings: Settings, name: str, since: datetime, seen: set[Line]) -> 
         found = read(settings, name, since - LATE, clock()).lines
         _print([line for line in found if line not in seen and line.at and line.at >= since])
         seen = {*found}
-
-
-def _back(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if found is None or not int(found[1]):
-        raise BadInput(f"--since must be like 90s, 10m, 2h or 1d, not {text!r}")
-    return timedelta(seconds=int(found[1]) * SECONDS[found[2]])
 
 
 def _print(lines: Sequence[Line]) -> None:

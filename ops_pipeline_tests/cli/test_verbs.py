@@ -221,8 +221,8 @@ def test_status_in_a_session_shows_it_again_until_ctrl_c(
     ("words", "said"),
     [
         (["absent"], "there is no service 'absent'"),
-        (["dispatcher", "--since", "soon"], "--since must be like"),
-        (["dispatcher", "--since", "0m"], "--since must be like"),
+        (["dispatcher", "--since", "soon"], "--since must be a time like 30m"),
+        (["dispatcher", "--since", "0m"], "--since must be a time like 30m"),
         (["dispatcher", "--follow", "--json"], "leave --json out"),
         (["dispatcher"], "no line of dispatcher in the last 10m: nothing runs here"),
     ],
