@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # So often the server is asked for a sign of life, and so long one may be missing.
 BEAT_SECONDS, SILENT_SECONDS = 10.0, 25.0
+CONNECT_SECONDS = 25.0
 # A connection that lived so long counts as well: the waits begin anew after it.
 FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS = 1.0, 60.0, 30.0
 REFUSALS = 3
@@ -97,7 +98,7 @@ class AlpacaStream:
         stream = _Stream(self._access, self._heard)
         self._again.clear()
         try:
-            async with asyncio.timeout(SILENT_SECONDS):
+            async with asyncio.timeout(CONNECT_SECONDS):
                 await stream.begin()
             self._connected_at = time.monotonic()
             self._tell("")

@@ -184,8 +184,11 @@ def test_a_sleep_of_our_own_is_no_silence_of_the_broker() -> None:
     play(scene)
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_broker_that_never_answers_the_key_is_asked_again() -> None:
+def test_a_broker_that_never_answers_the_key_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alpaca_stream, "CONNECT_SECONDS", 2.0)
+
     async def scene() -> None:
         broker = Broker(lambda number: AUTHORIZED if number == 3 else None)
         async with following(broker) as ear:

@@ -50,8 +50,9 @@ def test_a_server_that_is_not_there_is_told_in_one_line(
 
 
 def test_a_refusal_tells_its_code_and_nothing_that_was_sent(served: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotRunning, match=r"^SSM refuses: AccessDeniedException$"):
+    with pytest.raises(NotRunning) as refused:
         SsmParameter("/aws/secret", REGION).write("{}")
+    assert str(refused.value) == "SSM refuses: AccessDeniedException"
 
 
 def test_a_region_that_nobody_has_told_is_a_wrong_setting(

@@ -49,9 +49,9 @@ def test_one_that_hangs_is_left_when_the_time_is_over(hook: Webhook) -> None:
         silent.answer = 0
         began = time.monotonic()
         slow = f"{silent.url}?rto=30"
-        errors = send([a_letter(hook.url), a_letter(slow, 2)], seconds=5)
-        assert time.monotonic() - began < 8
-    assert errors == {1: None, 2: "no answer in 5 s"}
+        errors = send([a_letter(hook.url), a_letter(slow, 2)], seconds=10)
+        assert time.monotonic() - began < 20
+    assert errors == {1: None, 2: "no answer in 10 s"}
 
 
 def test_messages_to_one_address_arrive_in_order(hook: Webhook) -> None:
