@@ -40,7 +40,7 @@ from ops_pipeline.settings import (
 )
 from ops_pipeline.storage.alerts import ChannelState, channel_states
 from ops_pipeline.storage.dispatch import ACCOUNT
-from ops_pipeline.storage.engine import open_engine, opened, reachable
+from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import pending
 from ops_pipeline.storage.runs import heartbeats
 from ops_pipeline.storage.stream import read_health
@@ -130,11 +130,12 @@ def _migrations(settings: Settings) -> str:
 def _daemon(settings: Settings, now: Now) -> Finding:
     """What ticks the schedules and sensors: that its process is there does not say that it does."""
     beats: dict[str, datetime] = {}
-    with suppress(OperationalError, ProgrammingError, NotRunning):
-        dagster = open_engine(settings, settings.dagster_database)
-        with dagster.connect() as events:
-            beats = heartbeats(events)
-        dagster.dispose()
+    with (
+        suppress(OperationalError, ProgrammingError, NotRunning),
+        opened(settings, settings.dagster_database) as dagster,
+        dagster.connect() as events,
+    ):
+        beats = heartbeats(events)
     if not beats:
         return Finding(TICKS, Health.UNUSED, "Dagster has run nothing here")
     at = now()

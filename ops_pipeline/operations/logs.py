@@ -14,7 +14,7 @@ from ops_pipeline.domain.stages import SERVICES, Stage, stage_of_service
 from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import STREAM, Settings
-from ops_pipeline.storage.engine import open_engine, opened, reachable
+from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.knowledge import newest_stage_minutes
 from ops_pipeline.storage.runs import Told, steps_of, told
 from ops_pipeline.storage.services import switches
@@ -76,15 +76,12 @@ def _of_service(settings: Settings, stage: Stage, since: datetime, until: dateti
 
 
 def _told(settings: Settings, stage: Stage, since: datetime, until: datetime) -> Told:
-    dagster = open_engine(settings, settings.dagster_database)
     try:
-        with dagster.connect() as events:
+        with opened(settings, settings.dagster_database) as dagster, dagster.connect() as events:
             return told(events, steps_of(stage), since, until, AT_MOST)
     except ProgrammingError:
         # Dagster makes its tables when it first starts.
         return Told((), is_cut=False)
-    finally:
-        dagster.dispose()
 
 
 def _why_nothing(settings: Settings, stage: Stage, now: datetime) -> str:

@@ -19,7 +19,7 @@ from ops_pipeline.storage import dispatch, knowledge, orders
 from ops_pipeline.storage.alerts import open_alerts
 from ops_pipeline.storage.config import newest_version, read_state
 from ops_pipeline.storage.dispatch import ACCOUNT, DispatcherRun, StateChange
-from ops_pipeline.storage.engine import open_engine, opened, reachable
+from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.knowledge import Progress, clock
 from ops_pipeline.storage.runs import newest_starts, steps_of
 from ops_pipeline.storage.services import Switch, switches
@@ -174,16 +174,13 @@ def _present(connection: Connection, mode: Mode) -> datetime | None:
 
 
 def _ticks(settings: Settings) -> dict[str, datetime]:
-    dagster = open_engine(settings, settings.dagster_database)
     steps = {steps_of(stage)[0]: stage.name for stage in SERVICES}
     try:
-        with dagster.connect() as events:
+        with opened(settings, settings.dagster_database) as dagster, dagster.connect() as events:
             return {steps[step]: at for step, at in newest_starts(events, list(steps)).items()}
     except (ProgrammingError, OperationalError):
         # Dagster makes its tables when it first starts; the rest is known without it.
         return {}
-    finally:
-        dagster.dispose()
 
 
 def _services(

@@ -68,9 +68,9 @@ def open_engine(
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Engine]:
-    """An engine on the pipeline's database, for as long as it is needed."""
-    engine = open_engine(settings)
+def opened(settings: Settings, database: str | None = None) -> Iterator[Engine]:
+    """An engine on one database, by default the pipeline's, for as long as it is needed."""
+    engine = open_engine(settings, database)
     try:
         yield engine
     finally:

@@ -182,7 +182,7 @@ def test_status_of_a_database_that_is_away_tells_what_runs(
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:p@127.0.0.1:{free_port()}/ops")
     answer = run("status", "--mode", "sandbox", "--json")
     found = json.loads(answer.out)
-    assert (answer.code, found["mode"], len(found["processes"])) == (3, "sandbox", 6)
+    assert (answer.code, found["mode"], len(found["processes"])) == (3, "sandbox", 7)
     assert "does not answer" in found["database"]
 
 

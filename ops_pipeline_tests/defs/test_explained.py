@@ -201,7 +201,8 @@ def test_a_run_without_executions_says_so(morning: World) -> None:
 
 
 def explained(world: World, run_id: str) -> str:
-    context: Any = SimpleNamespace(run=SimpleNamespace(run_id=run_id))
+    nothing = SimpleNamespace(add_run_tags=lambda *_: None)
+    context: Any = SimpleNamespace(run=SimpleNamespace(run_id=run_id), instance=nothing)
     outcome = executions.materialize(context, DispatchConfig(), world.pipeline)
     assert outcome.metadata is not None
     found = outcome.metadata["explained"]
