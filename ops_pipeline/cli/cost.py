@@ -24,7 +24,7 @@ from ops_pipeline.domain.ranges import RUNBOOK_MINUTES
 from ops_pipeline.domain.session import MINUTE, ROUND_THE_CLOCK
 from ops_pipeline.operations.cost import measured
 from ops_pipeline.settings import Settings
-from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.knowledge import clock
 
 
@@ -52,14 +52,14 @@ def cost(
     with connected(mode) as (settings, connection):
         now, calendar = clock(), settings.mode.calendar
         chosen = wanted or calendar.day(now)
-        dagster = open_engine(settings, settings.dagster_database)
         try:
-            with dagster.connect() as events:
+            with (
+                opened(settings, settings.dagster_database) as dagster,
+                dagster.connect() as events,
+            ):
                 lines = measured(connection, events, settings, chosen, now)
         except ProgrammingError as error:
             raise NotRunning("Dagster has run nothing here", "run: ops-pipeline up") from error
-        finally:
-            dagster.dispose()
     if not lines:
         raise BadInput(f"{chosen} is a day to come")
     found = _judged(settings, chosen, lines)

@@ -10,6 +10,9 @@ from alpaca.trading.models import Clock
 from ops_pipeline.clients.alpaca_http import Patience, PatientAdapter, RateBudget, patient, refusal
 from ops_pipeline.settings import AlpacaAccess
 
+# A clock that is further off makes every age wrong.
+MAX_SKEW_SECONDS = 2.0
+
 
 def clock_skew_seconds(access: AlpacaAccess, now: Callable[[], datetime]) -> float:
     """How far the broker's clock is ahead of ours, to about half of a request's time.

@@ -11,7 +11,7 @@ from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.slo import IN_A_REPLAY, MEGABYTE, Measurement, session_to_measure
 from ops_pipeline.operations import cost
 from ops_pipeline.operations.slo import measure_and_keep
-from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.engine import opened
 
 KEY = "pipeline_slo"
 
@@ -36,14 +36,11 @@ def pipeline_slo(
     if not pipeline.mode.is_live:
         return dg.MaterializeResult(metadata={"measured": IN_A_REPLAY})
     session, settings = _session(config, pipeline), pipeline.settings
-    dagster = open_engine(settings, settings.dagster_database)
-    try:
+    with opened(settings, settings.dagster_database) as dagster:
         measured = measure_and_keep(
             pipeline.engine, dagster, pipeline.calendar, session, pipeline.timing, pipeline.now()
         )
         usd = cost.measure_and_keep(pipeline.engine, dagster, settings, session.day, pipeline.now())
-    finally:
-        dagster.dispose()
     return dg.MaterializeResult(metadata={**_metadata(measured), "cost_usd": round(usd, 4)})
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
 from ops_pipeline import __version__
-from ops_pipeline.clients.alpaca_account import clock_skew_seconds
+from ops_pipeline.clients.alpaca_account import MAX_SKEW_SECONDS, clock_skew_seconds
 from ops_pipeline.clients.alpaca_orders import AlpacaOrders
 from ops_pipeline.clients.classifiers import classifier_of
 from ops_pipeline.clients.live import access_of, live_bars, live_news
@@ -46,7 +46,6 @@ from ops_pipeline.storage.runs import heartbeats
 from ops_pipeline.storage.stream import read_health
 from ops_pipeline.storage.universe import universe
 
-MAX_SKEW_SECONDS = 2.0
 # Dagster's daemon shows life each 30 s.
 MAX_BEAT_SECONDS = 120.0
 TICKS = "schedules and sensors"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ops_pipeline.clients.alpaca_account import clock_skew_seconds
+from ops_pipeline.clients.alpaca_account import MAX_SKEW_SECONDS, clock_skew_seconds
 from ops_pipeline.clients.live import access_of, live_bars
 from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.bars import FRESH_SECONDS, age_seconds
@@ -24,7 +24,6 @@ from ops_pipeline.operations.runbook.section import Cause, Found, OwnCheck, Scen
 from ops_pipeline.storage.bars import newest_minute
 
 FRESH = OwnCheck("bars_are_fresh", f"within {FRESH_SECONDS} s while the market is open")
-MAX_SKEW_SECONDS = 2.0
 # The runbook's limit, and the default.
 LIMIT_SECONDS: int = DispatcherConfig.model_fields["max_bar_age_seconds"].default
 
