@@ -1,12 +1,14 @@
 """The verbs halt, reduce, resume and flatten: what may be traded, from the next decision on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
 
 from ops_pipeline.cli.console import ModeOption, say
-from ops_pipeline.cli.server import connected
+from ops_pipeline.cli.server import connected, existing_server
 from ops_pipeline.dispatcher.exits import propose_flatten
 from ops_pipeline.dispatcher.snapshot import read_account
 from ops_pipeline.domain.errors import Unsafe
@@ -16,6 +18,7 @@ from ops_pipeline.domain.values import Position
 from ops_pipeline.operations.operator import operator
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage import dispatch, knowledge
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.execution import live_fills
 
 Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
@@ -24,16 +27,18 @@ GOES_ON = "data, signals and checks go on; recommendations are skipped with that
 
 def halt(reason: Reason = "", mode: ModeOption = None) -> None:
     """No order at all, neither to open nor to close, until resume."""
-    held = _change(HALTED, reason, mode)
-    say(f"HALTED: no order is made any more, neither to open nor to close; {GOES_ON}")
+    with _changed(HALTED, reason, mode) as (settings, connection):
+        say(f"HALTED: no order is made any more, neither to open nor to close; {GOES_ON}")
+        held = _held(connection, settings)
     say(f"left as it is, without stop or target: {_named(held)}" if held else "nothing is held")
     say("next: ops-pipeline reduce, to close what is held; ops-pipeline resume, to trade again")
 
 
 def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
     """Nothing is opened; stops, targets and the end of the day still close."""
-    held = _change(REDUCING, reason, mode)
-    say(f"REDUCING: nothing is opened any more; {GOES_ON}")
+    with _changed(REDUCING, reason, mode) as (settings, connection):
+        say(f"REDUCING: nothing is opened any more; {GOES_ON}")
+        held = _held(connection, settings)
     say(
         f"closed by stop, target, time or the end of the session: {_named(held)}"
         if held
@@ -44,8 +49,9 @@ def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
 
 def resume(reason: Reason = "", mode: ModeOption = None) -> None:
     """Trade again."""
-    held = _change(ACTIVE, reason, mode)
-    say("ACTIVE: recommendations trade when they pass every gate")
+    with _changed(ACTIVE, reason, mode) as (settings, connection):
+        say("ACTIVE: recommendations trade when they pass every gate")
+        held = _held(connection, settings)
     say(f"held: {_named(held)}" if held else "nothing is held")
 
 
@@ -77,20 +83,23 @@ def flatten(
     say("next: ops-pipeline status, to see it done; ops-pipeline resume, to trade again")
 
 
-def _change(state: str, reason: str, mode: ModeOption) -> list[Position]:
-    with connected(mode) as (settings, connection):
-        dispatch.set_trading_state(connection, state, operator(settings), reason)
-        return _held(connection, settings)
+@contextmanager
+def _changed(state: str, reason: str, mode: ModeOption) -> Iterator[tuple[Settings, Connection]]:
+    """The database after the change: it holds, whatever comes of reading what is held."""
+    with existing_server(mode) as settings, opened(settings) as engine:
+        with engine.begin() as connection:
+            dispatch.set_trading_state(connection, state, operator(settings), reason)
+        with engine.connect() as connection:
+            yield settings, connection
 
 
 def _held(connection: Connection, settings: Settings) -> list[Position]:
-    """What is held; a replay that never ran holds nothing."""
-    if not settings.mode.is_live and not knowledge.replay_sessions(connection):
+    """What is held; a replay that has not begun holds nothing."""
+    now = knowledge.find_now(connection, settings.mode)
+    if now is None:
         return []
-    today = settings.mode.calendar.day(knowledge.read_now(connection, settings.mode))
-    return sorted(
-        Book(live_fills(connection, today)).positions.values(), key=lambda position: position.ticker
-    )
+    book = Book(live_fills(connection, settings.mode.calendar.day(now)))
+    return sorted(book.positions.values(), key=lambda position: position.ticker)
 
 
 def _named(held: list[Position]) -> str:

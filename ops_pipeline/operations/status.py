@@ -138,7 +138,7 @@ def read_status(
         ticks: when each stage last began, by its word.
         processes: those of this machine.
     """
-    now = _present(connection, mode)
+    now = knowledge.find_now(connection, mode)
     runs = dispatch.newest_runs(connection, RUNS_SHOWN)
     operators = dispatch.read_trading_state(connection)
     stream, allowed = _stream(connection, mode)
@@ -164,13 +164,6 @@ def read_status(
     )
     found.problems.extend(_problems(found))
     return found
-
-
-def _present(connection: Connection, mode: Mode) -> datetime | None:
-    try:
-        return knowledge.read_now(connection, mode)
-    except NotRunning:
-        return None
 
 
 def _ticks(settings: Settings) -> dict[str, datetime]:

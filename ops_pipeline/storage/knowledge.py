@@ -42,12 +42,18 @@ def read_now(connection: Connection, mode: Mode) -> datetime:
     Raises:
         NotRunning: a replay that has not begun.
     """
+    present = find_now(connection, mode)
+    if present is None:
+        raise NotRunning("the replay has no present yet", "run: ops-pipeline demo")
+    return present
+
+
+def find_now(connection: Connection, mode: Mode) -> datetime | None:
+    """The present as read_now gives it; none in a replay that has not begun."""
     if mode.is_live:
         return clock()
     present: datetime | None = connection.execute(query("knowledge", "read_present")).scalar()
-    if present is None:
-        raise NotRunning("the replay has no present yet", "run: ops-pipeline demo")
-    return present.astimezone(UTC)
+    return present.astimezone(UTC) if present else None
 
 
 def stamp_now(connection: Connection, mode: Mode) -> datetime:

@@ -3,15 +3,20 @@
 import getpass
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 
 import pytest
+from sqlalchemy.exc import ProgrammingError
 
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.dispatch import read_trading_state, trading_state_changes
 from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.knowledge import find_now, insert_replay_session, set_present
 from ops_pipeline.storage.services import switch_changes
 from ops_pipeline_tests.cli.test_verbs import Run, ready, run  # noqa: F401 - fixtures
 from ops_pipeline_tests.dispatcher.world import World
+
+LONG_AGO = date(2020, 1, 2)
 
 
 @pytest.fixture
@@ -62,6 +67,30 @@ def test_every_change_is_kept_with_who_and_why(
 
 
 @pytest.fixture
+def not_begun(active: Run, server: Settings) -> Iterator[Run]:
+    """A replay whose session is known, and that has no present yet."""
+    engine = open_engine(server)
+    with engine.begin() as connection:
+        present = find_now(connection, Mode.REPLAY)
+        insert_replay_session(connection, LONG_AGO, "recorded")
+        connection.exec_driver_sql("delete from replay_clock")
+    yield active
+    with engine.begin() as connection:
+        if present:
+            set_present(connection, present)
+        connection.exec_driver_sql(
+            "delete from replay_sessions where session_date = %s", (LONG_AGO,)
+        )
+    engine.dispose()
+
+
+def test_a_replay_that_has_not_begun_can_be_halted(not_begun: Run, server: Settings) -> None:
+    answer = not_begun("halt", "--reason", "a drill")
+    assert (answer.code, state(server)) == (0, "HALTED")
+    assert "nothing is held" in answer.out
+
+
+@pytest.fixture
 def holding(run: Run, server: Settings) -> Iterator[Settings]:  # noqa: F811 - the fixture
     """A sandbox that is empty but for ten shares of NVDA."""
     settings = replace(server, mode=Mode.SANDBOX)
@@ -83,6 +112,21 @@ def test_what_is_held_is_named(run: Run, holding: Settings) -> None:  # noqa: F8
     assert "without stop or target: NVDA +10" in run("halt", "--mode", "sandbox").out
     assert "end of the session: NVDA +10" in run("reduce", "--mode", "sandbox").out
     assert "held: NVDA +10" in run("resume", "--mode", "sandbox").out
+
+
+def test_a_halt_holds_where_what_is_held_cannot_be_read(
+    run: Run,  # noqa: F811 - the fixture
+    holding: Settings,
+) -> None:
+    engine = open_engine(holding)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("alter view ledger_fills rename to lost")
+    with pytest.raises(ProgrammingError, match="ledger_fills"):
+        run("halt", "--mode", "sandbox")
+    assert state(holding) == "HALTED"
+    with engine.begin() as connection:
+        connection.exec_driver_sql("alter view lost rename to ledger_fills")
+    engine.dispose()
 
 
 def closing(settings: Settings) -> list[tuple[str, str]]:
