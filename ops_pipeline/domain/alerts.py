@@ -26,14 +26,16 @@ CONSOLE = "console"
 ACCEPTANCE, DATABASE, PROCESSES = "acceptance", "database", "processes"
 STREAM, MACHINE, CHECKS, JOBS = "stream", "machine", "checks", "jobs"
 CHANNELS, WATCH = "channels", "watch"
+SOURCES = (ACCEPTANCE, DATABASE, PROCESSES, STREAM, MACHINE, CHECKS, JOBS, CHANNELS, WATCH)
 _SERVICES = {each.name: each.services[0].service for each in CATALOGUE if each.services}
-_NEXT = {
-    ACCEPTANCE: "ops-pipeline check {name}",
-    STREAM: "ops-pipeline doctor",
-    MACHINE: "ops-pipeline doctor",
-    CHECKS: "ops-pipeline status",
-    JOBS: "ops-pipeline status",
-    CHANNELS: "ops-pipeline alerts test",
+_OF_CHECK = {each.name: each.next_step for each in CATALOGUE}
+_OF_SOURCE = {
+    DATABASE: "runbook diagnose check-rds-connectivity",
+    PROCESSES: "runbook diagnose service-wont-start",
+    STREAM: "runbook diagnose trade-stream-not-running",
+    CHECKS: "status",
+    JOBS: "status",
+    CHANNELS: "alerts test",
 }
 
 
@@ -79,8 +81,8 @@ class Alert:
     @property
     def next_command(self) -> str:
         """The one command to run next."""
-        template = _NEXT.get(self.source, "ops-pipeline doctor")
-        return template.format(name=self.cause.split(":")[0])
+        of_check = _OF_CHECK.get(self.cause.split(":")[0])
+        return f"ops-pipeline {of_check or _OF_SOURCE.get(self.source, 'doctor')}"
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ class Kept(StrEnum):
 class Check:
     """One check: what it says of which asset, what is normal, and how bad it is if not.
 
-    `level` is its worst one. A check of services says nothing while one of them is switched off.
-    Its rows are those of `queries`, or else of the query of its own name; `judge` takes the rows of
-    each.
+    `level` is its worst one; `next_step` is the verb that looks closer, without the program's name.
+    A check of services says nothing while one of them is switched off. Its rows are those of
+    `queries`, or else of the query of its own name; `judge` takes the rows of each.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Check:
     normal: str
     problem: str
     level: Level
+    next_step: str
     runbook: str
     kept: Kept
     why: str
@@ -116,6 +117,7 @@ CHECKS = (
         normal=f"PENDING 0-{ranges.PENDING_MAX}",
         problem=f"PENDING > {ranges.PENDING_MAX}",
         level=Level.HIGH,
+        next_step="runbook diagnose backlog-growing",
         runbook="PENDING 0-20, SIMULATED 10-200, SKIPPED 50-500, PROCESSING 0",
         kept=Kept.SCALED,
         why="SIMULATED and SKIPPED are counts of all time, which only grow: days are judged by"
@@ -133,6 +135,7 @@ CHECKS = (
         normal="0",
         problem="> 0",
         level=Level.HIGH,
+        next_step="runbook diagnose stuck-processing",
         runbook="0",
         kept=Kept.KEPT,
         why="The lease of a claim gives a row back within five minutes; ten mean that no run does.",
@@ -146,6 +149,7 @@ CHECKS = (
         normal="no rows",
         problem="any row",
         level=Level.CRITICAL,
+        next_step="runbook diagnose duplicate-executions",
         runbook="empty result",
         kept=Kept.KEPT,
         why="The ledger's unique constraint refuses it; a database without it must not trade on.",
@@ -159,6 +163,7 @@ CHECKS = (
         normal=f"all finished, one in the last {ranges.RUN_AGE_MINUTES} min while open",
         problem=f"unfinished for {ranges.RUN_SECONDS} s, or none for {ranges.RUN_AGE_MINUTES} min",
         level=Level.HIGH,
+        next_step="runbook diagnose backlog-growing",
         runbook="all have finished_at, duration 2-10 s",
         kept=Kept.CORRECTED,
         why="A container took 2 s to start; a run here takes tens of milliseconds, so there is no"
@@ -176,6 +181,7 @@ CHECKS = (
         problem=f"> {ranges.EXECUTIONS_RUNAWAY} today (runaway, high), or 0 since the session"
         " before opened (stall, medium)",
         level=Level.HIGH,
+        next_step="runbook diagnose no-executions",
         runbook="0-100 per day; problem > 200, or 0 for 24+ hours",
         kept=Kept.CORRECTED,
         why="CURRENT_DATE begins at midnight UTC, which is 19:00 or 20:00 in New York: today begins"
@@ -195,6 +201,7 @@ CHECKS = (
         problem=f"{ranges.SKIPPED_MIN} skips or more in the last hour, and no execution in the"
         " session",
         level=Level.MEDIUM,
+        next_step="runbook diagnose no-trades-happening",
         runbook="all SKIPPED, or no PENDING within the last 60 minutes",
         kept=Kept.CORRECTED,
         why="On a good day the gates skip eight of ten, and limits that trades have reached skip"
@@ -211,6 +218,7 @@ CHECKS = (
         normal=f"<= {ranges.BAR_AGE_SECONDS} s",
         problem=f"> {ranges.BAR_AGE_SECONDS} s, or without its bar",
         level=Level.HIGH,
+        next_step="runbook diagnose data-freshness-violations",
         runbook="executions using bars > 120s old",
         kept=Kept.KEPT,
         why="Counted from the bar's end, as the gate bar_freshness does; counted from its start no"
@@ -225,6 +233,7 @@ CHECKS = (
         normal=f"within {ranges.SERVICE_SECONDS} s of the minute's end",
         problem="later: one service (high), every service (critical)",
         level=Level.CRITICAL,
+        next_step="runbook diagnose check-if-service-executed-recently",
         runbook="logs within last 5-10 minutes; 7 schedules ENABLED, 0 persistent tasks",
         kept=Kept.CORRECTED,
         why="A log line is no work done: the newest finished minute is. A minute is finished within"
@@ -242,6 +251,7 @@ CHECKS = (
         normal="no growth",
         problem=f"more than an hour ago, then more than two hours ago, and > {ranges.GROWTH_MIN}",
         level=Level.HIGH,
+        next_step="runbook diagnose backlog-growing",
         runbook="PENDING count increases hour over hour",
         kept=Kept.KEPT,
         why="There is no history of the queue's depth to be kept: each row tells from when to when"
@@ -258,6 +268,7 @@ CHECKS = (
         problem=f"executed outside {ranges.EXECUTED_MIN}-{ranges.EXECUTED_MAX}, skipped outside"
         f" {ranges.SKIPS_MIN}-{ranges.SKIPS_MAX}, FAILED > {ranges.FAILED_MAX}",
         level=Level.LOW,
+        next_step="runbook diagnose no-executions",
         runbook="executions 5-50, skipped 20-200",
         kept=Kept.SCALED,
         why=f"{VARIES} A runaway of executions is query 5's to find.",
@@ -275,6 +286,7 @@ CHECKS = (
         problem="one that was given up for dead in the last day (low), or that nobody closes for"
         f" {ranges.OPEN_MINUTES} min (high)",
         level=Level.HIGH,
+        next_step="runbook diagnose stuck-processing",
         runbook="NULL finished_at",
         kept=Kept.ADDED,
         why="Ten runs are ten minutes: query 4 forgets a run that died before. The next run closes"
@@ -289,6 +301,7 @@ CHECKS = (
         normal=f"<= {FRESH_SECONDS} s",
         problem=f"> {FRESH_SECONDS} s",
         level=Level.HIGH,
+        next_step="runbook diagnose data-freshness-violations",
         runbook="telemetry service not running",
         kept=Kept.ADDED,
         why="A service may run and fetch nothing: the age of the data is what trading stands on.",
@@ -304,6 +317,7 @@ CHECKS = (
         problem=f"< {ranges.BARS_SHARE:.0%} of tickers x minutes, from {ranges.BARS_MINUTES}"
         " minutes on",
         level=Level.MEDIUM,
+        next_step="runbook diagnose data-freshness-violations",
         runbook="5,000-10,000 (7 tickers x 390 minutes x 1.2)",
         kept=Kept.CORRECTED,
         why="Its own arithmetic gives 3,276, and there is one bar for each minute, not 1.2: 2,730"
@@ -321,6 +335,7 @@ CHECKS = (
         normal="one row for each ticker and minute",
         problem=f"a row is missing in the last {ranges.FEATURES_MINUTES} minutes",
         level=Level.MEDIUM,
+        next_step="runbook diagnose check-if-service-executed-recently",
         runbook="7 tickers per minute",
         kept=Kept.SCALED,
         why="Before 50 bars there is nothing to compute, so a new ticker owes no row.",
@@ -336,6 +351,7 @@ CHECKS = (
         normal="12 an hour",
         problem="a decision is missing four minutes after its minute began",
         level=Level.MEDIUM,
+        next_step="runbook diagnose check-if-service-executed-recently",
         runbook="12 per hour (every 5 min)",
         kept=Kept.KEPT,
         why="Counted from the open: the first hour, and that of a half day's end, hold fewer.",
@@ -350,6 +366,7 @@ CHECKS = (
         normal="10-100",
         problem=f"outside {ranges.SIGNALS_MIN}-{ranges.SIGNALS_MAX}",
         level=Level.LOW,
+        next_step="runbook diagnose no-trades-happening",
         runbook="10-100",
         kept=Kept.SCALED,
         why=f"{VARIES} The cool-down of 15 minutes lets 26 a day through for each ticker.",
@@ -366,6 +383,7 @@ CHECKS = (
         normal="50-200",
         problem=f"outside {ranges.NEWS_MIN:,}-{ranges.NEWS_MAX:,}",
         level=Level.LOW,
+        next_step="runbook diagnose check-if-service-executed-recently",
         runbook="RSS items fetched 50-200",
         kept=Kept.SCALED,
         why=f"{VARIES} News come in bursts: what a night left is fetched at the open, so the high"
@@ -383,6 +401,7 @@ CHECKS = (
         normal="50-200",
         problem=f"outside {ranges.NEWS_MIN:,}-{ranges.NEWS_MAX:,}",
         level=Level.LOW,
+        next_step="runbook diagnose check-if-service-executed-recently",
         runbook="sentiment classifications 50-200",
         kept=Kept.SCALED,
         why=f"{VARIES} As news_volume, of whose stories these are.",
@@ -399,6 +418,7 @@ CHECKS = (
         normal=f">= {LEAST_SCORED:.0%}, none given up",
         problem=f"< {LEAST_SCORED:.0%}, or one given up",
         level=Level.MEDIUM,
+        next_step="doctor",
         runbook="sentiment classifications as many as RSS items",
         kept=Kept.ADDED,
         why="Two counts of a day may agree and be of other texts: each story's own score counts.",
@@ -413,6 +433,7 @@ CHECKS = (
         normal=f">= {LEAST_LINKED:.0%}, from {FEW_STORIES} stories on",
         problem=f"< {LEAST_LINKED:.0%}",
         level=Level.MEDIUM,
+        next_step="universe list",
         runbook="nothing",
         kept=Kept.ADDED,
         why="Stories that name no ticker move no signal, however many come.",
@@ -426,6 +447,7 @@ CHECKS = (
         normal=", ".join(f"{name} < {most} s" for name, most in BASELINES.items()),
         problem=f"the median is above, over {ranges.DURATIONS_MIN} runs or more",
         level=Level.LOW,
+        next_step="slo",
         runbook="the same, and < 30 s for the classifier with FinBERT",
         kept=Kept.KEPT,
         why="News and bars are counted from the minute's end, features from its decision instant,"
@@ -442,6 +464,7 @@ CHECKS = (
         normal=f"within {ranges.SKEW_SECONDS:g} s",
         problem=f"further apart (medium), by more than {ranges.SKEW_WORST_SECONDS:g} s (high)",
         level=Level.HIGH,
+        next_step="doctor",
         runbook="cause: clock skew",
         kept=Kept.ADDED,
         why="The runbook names the cause and measures nothing. Freshness compares stamps of both"
@@ -458,6 +481,7 @@ CHECKS = (
         normal="no rows",
         problem="any row",
         level=Level.CRITICAL,
+        next_step="runbook diagnose duplicate-executions",
         runbook="duplicate executions are a critical bug",
         kept=Kept.ADDED,
         why="The ledger holds what we decided once; that the broker took it once is the broker's to"
@@ -472,6 +496,7 @@ CHECKS = (
         normal=f"<= {cost.NORMAL_USD:.2f} USD",
         problem=f"> {cost.NORMAL_USD:.2f} USD (low), > {cost.CRITICAL_USD:.2f} USD (critical)",
         level=Level.CRITICAL,
+        next_step="cost",
         runbook="daily $1.00-$1.50, monthly $35-$40, cost spike > $5/day",
         kept=Kept.CORRECTED,
         why="Measured task-seconds at the prices of a table, as if each service were a container of"
@@ -491,6 +516,7 @@ CHECKS = (
         problem="something is present but invalid (high); an older version runs, or what was set"
         f" for a time is {ranges.SETTINGS_SECONDS} s late (medium); SSM does not answer (low)",
         level=Level.HIGH,
+        next_step="config diff",
         runbook="log all changes",
         kept=Kept.ADDED,
         why="A change by hand is recorded as a version within a tick; what cannot be used stops the"

@@ -82,7 +82,7 @@ def test_a_message_says_all_that_whoever_is_woken_needs() -> None:
         "found: 3 stuck (normal: 0)",
         "since: 2025-02-12 12:00 ET (17:00 UTC)",
         "seen: once, the last at 2025-02-12 12:00 ET (17:00 UTC)",
-        "next: ops-pipeline check stuck_processing",
+        "next: ops-pipeline runbook diagnose stuck-processing",
         "alert 12",
     ]
     over = message_of(an_alert(), Kind.RESOLVED, NOON + timedelta(minutes=3))

@@ -94,6 +94,7 @@ def _ranges_of(check: Check) -> list[str]:
         "",
         f"- Runbook, {check.section}: {check.runbook}.",
         f"- {check.kept.value.capitalize()}: {check.why}",
+        f"- Where it is not normal: `ops-pipeline {check.next_step}`.",
     ]
 
 

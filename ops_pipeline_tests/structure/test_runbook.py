@@ -1,12 +1,19 @@
 """Sections, jobs and the operators' own document match, both ways."""
 
 import re
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from ops_pipeline.cli import app
+from ops_pipeline.domain.acceptance import Level
+from ops_pipeline.domain.alerts import SOURCES, Alert
+from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.operations.runbook.commands import COMMANDS
 from ops_pipeline.operations.runbook.sections import HEADINGS, SECTIONS
 from ops_pipeline.settings import PROJECT_DIR
+from ops_pipeline_tests.builders import NOON
 
 RUNBOOK = PROJECT_DIR.parent / "shared" / "runbook" / "ops-runbook.md"
 # What stands under a heading of this level and is no look at anything, and no issue.
@@ -73,9 +80,21 @@ def test_every_row_answers_a_command_of_the_runbook(runbook: str) -> None:
     assert idle == []
 
 
+@pytest.mark.parametrize("source", [*NAMES, *SOURCES])
+def test_what_an_alert_says_to_do_next_can_be_done(source: str) -> None:
+    alert = Alert(source, source, Level.HIGH, "", NOON, NOON)
+    program, *words = alert.next_command.split()
+    assert program == "ops-pipeline"
+    found: Any = get_command(app())
+    while words and hasattr(found, "commands"):
+        found = found.commands[words.pop(0)]
+    assert words == [] or words[0] in [section.name for section in SECTIONS]
+    # A group that looks by itself may be the whole of it.
+    assert not hasattr(found, "commands") or found.invoke_without_command
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
 def test_a_section_says_what_it_finds_and_how_it_is_verified(section: object) -> None:
-    from ops_pipeline.domain.checks import NAMES
     from ops_pipeline.operations.runbook.section import Section
 
     assert isinstance(section, Section)
