@@ -17,12 +17,12 @@ from ops_pipeline.cli.console import (
     say,
     table,
 )
-from ops_pipeline.cli.server import connected
+from ops_pipeline.cli.server import connected, settings_of
 from ops_pipeline.domain.alerts import Alert, Silence
 from ops_pipeline.domain.errors import BadConfiguration, BadInput
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.engine.logs import JsonLines
-from ops_pipeline.settings import Settings, alert_channels_of, alert_quiet_of, load
+from ops_pipeline.settings import Settings, alert_channels_of, alert_quiet_of
 from ops_pipeline.storage import alerts as storage
 from ops_pipeline.storage.knowledge import clock
 
@@ -149,7 +149,7 @@ def run(
     ] = None,
 ) -> None:
     """Watch, and send what is due, until Ctrl-C; up starts it in live modes."""
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     if not settings.mode.is_live:
         raise BadConfiguration("a replay is not watched", "use a live mode, as --mode sandbox")
     handler = logging.StreamHandler()

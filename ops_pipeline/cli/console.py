@@ -28,7 +28,8 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 ModeOption = Annotated[
-    Mode | None, typer.Option("--mode", help="Where the market comes from. [env: OPS_MODE]")
+    Mode | None,
+    typer.Option("--mode", help="Which market; what is up here without it. [env: OPS_MODE]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 

@@ -4,8 +4,8 @@ import typer
 from rich.text import Text
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say
+from ops_pipeline.cli.server import settings_of
 from ops_pipeline.operations.doctor import Finding, Health, examine
-from ops_pipeline.settings import load
 from ops_pipeline.storage.knowledge import clock
 
 STYLES = {Health.OK: "green", Health.FAILED: "bold red", Health.UNUSED: "dim"}
@@ -13,7 +13,7 @@ STYLES = {Health.OK: "green", Health.FAILED: "bold red", Health.UNUSED: "dim"}
 
 def doctor(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     """Look at each dependency: database, Alpaca, clocks, feeds, model, disk, processes."""
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     if not as_json:
         say(f"mode {settings.mode.value}")
     found = []

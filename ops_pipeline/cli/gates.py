@@ -11,12 +11,12 @@ import typer
 from ops_pipeline.cli.config import parse_changes
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table, working
 from ops_pipeline.cli.market import parse_days
-from ops_pipeline.cli.server import connected, existing_server
+from ops_pipeline.cli.server import connected, existing_server, settings_of
 from ops_pipeline.domain.errors import BadInput, NotRunning
 from ops_pipeline.domain.gates import GATES
 from ops_pipeline.operations.config import config_of, in_force
 from ops_pipeline.operations.what_if import Flip, Totals, WhatIf, what_if
-from ops_pipeline.settings import Settings, dispatcher_config, dispatcher_overrides, load
+from ops_pipeline.settings import Settings, dispatcher_config, dispatcher_overrides
 from ops_pipeline.storage.config import ConfigVersion
 from ops_pipeline.storage.databases import has_database
 from ops_pipeline.storage.knowledge import clock
@@ -48,7 +48,7 @@ def gates(context: typer.Context, mode: ModeOption = None, as_json: JsonOption =
 @app.command("list")
 def list_gates(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     """The thirteen gates in order, with their settings in this mode."""
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     version = _in_force(settings)
     values = config_of(version, settings).document() if version else _without_store(settings)
     found = [

@@ -10,7 +10,7 @@ import typer
 
 from ops_pipeline.cli import replay as replay_verb
 from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
-from ops_pipeline.cli.server import prepare, running_server
+from ops_pipeline.cli.server import prepare, running_server, settings_of
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning
@@ -65,7 +65,7 @@ def up(
     ] = None,
 ) -> None:
     """Start PostgreSQL, the daemon, the guarded web server, and in sandbox mode the sandbox."""
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     market = _market_words(settings, bars, news, day)
     port = port or settings.web_port
     table = table_of(settings)

@@ -9,11 +9,12 @@ import typer
 from rich.text import Text
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, read_length, say
+from ops_pipeline.cli.server import settings_of
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.logs import Line
 from ops_pipeline.domain.session import NEW_YORK
 from ops_pipeline.operations.logs import read
-from ops_pipeline.settings import Settings, load
+from ops_pipeline.settings import Settings
 from ops_pipeline.storage.knowledge import clock
 
 STYLES = {"DEBUG": "dim", "INFO": "", "WARNING": "yellow"}
@@ -32,7 +33,7 @@ def logs(
     """Show the lines of the last minutes, each with its time, run and level."""
     if follow and as_json:
         raise BadInput("--follow prints lines, not one document", "leave --json out")
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     now = clock()
     found = read(settings, name, now - read_length("--since", since), now)
     if not found.lines and not follow:

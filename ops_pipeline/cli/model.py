@@ -20,6 +20,7 @@ from ops_pipeline.cli.console import (
     table,
     working,
 )
+from ops_pipeline.cli.server import settings_of
 from ops_pipeline.clients.classifiers import classifier_of
 from ops_pipeline.clients.finbert_folder import FP32, TO_EXPORT, onnx_folder, source_of
 from ops_pipeline.domain.errors import BadConfiguration
@@ -27,7 +28,7 @@ from ops_pipeline.operations import models
 from ops_pipeline.proofs.model import export as exporting
 from ops_pipeline.proofs.model import int8, labelled, speed
 from ops_pipeline.proofs.model.headlines import headlines
-from ops_pipeline.settings import Settings, load
+from ops_pipeline.settings import Settings
 
 app = typer.Typer(
     help="FinBERT on this machine: fetch, export, verify, measure; docs/sentiment.md."
@@ -54,14 +55,14 @@ class Verified:
 @app.command("list")
 def list_models(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     """Which models are there, which one scores; exit code 1 where the configured one cannot."""
-    found = models.list_models(load(mode))
+    found = models.list_models(settings_of(mode))
     show_result(found, _show_listing, as_json=as_json, is_normal=not found.problem)
 
 
 @app.command()
 def pull(mode: ModeOption = None) -> None:
     """Fetch FinBERT's pinned revision (about 440 MB) into the var folder; needs the network."""
-    settings = load(mode)
+    settings = settings_of(mode)
     with working("pulling", quiet=False):
         models.pull(settings)
     say("FinBERT is here; next: ops-pipeline model export")
@@ -70,7 +71,7 @@ def pull(mode: ModeOption = None) -> None:
 @app.command()
 def export(mode: ModeOption = None, as_json: JsonOption = False) -> None:
     """Write FinBERT as ONNX, fp32 and int8; refused where it says another thing than torch."""
-    settings = load(mode)
+    settings = settings_of(mode)
     with progress(quiet=as_json or not err.is_terminal) as bars:
         shown = bars.add_task("", total=4)
 
@@ -99,7 +100,7 @@ def verify(
     Exit code 1 where int8 is refused; then fp32 stays.
     """
     within("rows", rows, 1, 1_000_000)
-    settings, names = load(mode), labelled.parse_names(labels)
+    settings, names = settings_of(mode), labelled.parse_names(labels)
     texts = labelled.read_texts(data, names, rows) if data else _built_in()
     with working("scoring", quiet=as_json):
         found = _verified(settings, texts, data.name if data else "built-in headlines")
@@ -117,7 +118,7 @@ def bench(
     """Headlines per second of CPU time on one thread, each way in a process of its own."""
     within("headlines", count, 1, MAX_HEADLINES)
     within("rounds", rounds, 1, MAX_ROUNDS)
-    settings = load(mode)
+    settings = settings_of(mode)
     if not (onnx_folder(settings) / FP32).is_file():
         raise BadConfiguration("there is no exported model to measure", TO_EXPORT)
     found = _measured(settings, count, rounds, quiet=as_json)

@@ -17,6 +17,7 @@ from ops_pipeline.cli.console import (
     show_result,
     table,
 )
+from ops_pipeline.cli.server import settings_of
 from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.operations.operator import operator
 from ops_pipeline.operations.runbook import section as runbook
@@ -30,7 +31,7 @@ from ops_pipeline.operations.runbook.section import (
     Section,
 )
 from ops_pipeline.operations.runbook.sections import SECTIONS, section_of
-from ops_pipeline.settings import Settings, load
+from ops_pipeline.settings import Settings
 from ops_pipeline.storage.engine import opened, reachable
 
 app = typer.Typer(help="The runbook's sections: find the cause, mend it, see that it is mended.")
@@ -106,7 +107,7 @@ def verify(name: Name, mode: ModeOption = None, as_json: JsonOption = False) -> 
 @contextmanager
 def _scene(section: Section, mode: ModeOption) -> Iterator[Scene]:
     """Where the section looks; its database may be away, which some are there to find out."""
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     with ExitStack() as stack:
         engine = stack.enter_context(opened(settings))
         if not section.is_about_database:

@@ -1,24 +1,53 @@
-"""The database that a verb works with: started for as long as it is needed, and made ready."""
+"""The mode and the database that a verb works with: started while needed, and made ready."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from sqlalchemy import Connection, Engine
 
+from ops_pipeline.cli.console import err
 from ops_pipeline.clients.universe import tickers_of, universe_file
-from ops_pipeline.domain.errors import NotRunning
+from ops_pipeline.domain.errors import BadInput, NotRunning
+from ops_pipeline.local.keeper import table_of
 from ops_pipeline.local.postgres import EmbeddedServer
-from ops_pipeline.settings import Mode, Settings, load
+from ops_pipeline.settings import KEEPER, Mode, Settings, load
 from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import migrate
 from ops_pipeline.storage.universe import replace_universe, universe
 
 
+def settings_of(mode: Mode | None) -> Settings:
+    """Settings of the mode that a command means: the given one, OPS_MODE's, or what is up here.
+
+    Raises:
+        BadInput: several are up, and none was named: a halt must not hit the wrong one.
+    """
+    if mode is None and not os.environ.get("OPS_MODE"):
+        mode = _mode_that_is_up()
+        if mode:
+            err.print(f"mode {mode.value}, which is up here", style="dim")
+    return load(mode.value if mode else None)
+
+
+def _mode_that_is_up() -> Mode | None:
+    """The one that was brought up and not taken down; one that runs before one that died."""
+    settings = load(Mode.REPLAY.value)
+    tables = {mode: table_of(replace(settings, mode=mode)) for mode in Mode}
+    known = [mode for mode, table in tables.items() if table.knows(KEEPER)]
+    found = [mode for mode in known if tables[mode].find(KEEPER)] or known
+    if len(found) > 1:
+        names = " and ".join(mode.value for mode in found)
+        raise BadInput(f"{names} are up, and none was named", f"add --mode {found[0].value}")
+    return found[0] if found else None
+
+
 @contextmanager
 def running_server(mode: Mode | None) -> Iterator[Settings]:
     """Settings with a server that answers; one that was not running is stopped again."""
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     if not settings.is_embedded:
         keep_reader_password(settings.var_dir)
         yield load(settings.mode.value)
@@ -40,7 +69,7 @@ def existing_server(mode: Mode | None) -> Iterator[Settings]:
     Raises:
         NotRunning: it does not; nothing is started for a verb that only looks.
     """
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     if settings.is_embedded:
         server = EmbeddedServer.in_folder(settings.var_dir)
         if settings.server is None or not server.is_running():

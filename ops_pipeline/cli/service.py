@@ -65,8 +65,7 @@ def enable(
 ) -> None:
     """Switch a service on."""
     stage = _stage(name)
-    _switch(mode, Switch(stage, is_enabled=True, reason=reason))
-    say(f"{stage.service} is on")
+    _switch(mode, Switch(stage, is_enabled=True, reason=reason), "on")
 
 
 @app.command()
@@ -80,13 +79,15 @@ def disable(
 ) -> None:
     """Switch a service off, for good or until a time."""
     stage, back_at = _stage(name), _until(until)
-    _switch(mode, Switch(stage, is_enabled=False, disabled_until=back_at, reason=reason))
-    say(f"{stage.service} is off" + (f" until {back_at:%Y-%m-%d %H:%M} UTC" if back_at else ""))
+    until = f" until {back_at:%Y-%m-%d %H:%M} UTC" if back_at else ""
+    switch = Switch(stage, is_enabled=False, disabled_until=back_at, reason=reason)
+    _switch(mode, switch, f"off{until}")
 
 
-def _switch(mode: ModeOption, switch: Switch) -> None:
+def _switch(mode: ModeOption, switch: Switch, told: str) -> None:
     with connected(mode) as (settings, connection):
         upsert_switch(connection, replace(switch, changed_by=operator(settings)))
+    say(f"mode {settings.mode.value}: {switch.stage.service} is {told}")
 
 
 def _stage(name: str) -> Stage:

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, table
+from ops_pipeline.cli.server import settings_of
 from ops_pipeline.domain.errors import BadInput, NotRunning
 from ops_pipeline.domain.session import NEW_YORK, both_zones
 from ops_pipeline.operations.status import (
@@ -34,7 +35,7 @@ def status(
 
     Exit code 1 if something needs a look, 3 if the database does not answer.
     """
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     if watch and as_json:
         raise BadInput("--watch draws, and prints no document", "leave one of the two out")
     if watch:

@@ -9,7 +9,7 @@ import typer
 
 from ops_pipeline import __version__
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, say, show_result, table
-from ops_pipeline.cli.server import connected
+from ops_pipeline.cli.server import connected, settings_of
 from ops_pipeline.clients.alpaca_books import AlpacaBooks
 from ops_pipeline.clients.alpaca_stream import AlpacaStream
 from ops_pipeline.clients.live import access_of
@@ -19,7 +19,7 @@ from ops_pipeline.domain.session import both_zones
 from ops_pipeline.engine.logs import JsonLines
 from ops_pipeline.local.memory import share_one_arena
 from ops_pipeline.operations.stream import StreamReport, report
-from ops_pipeline.settings import Settings, load
+from ops_pipeline.settings import Settings
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.knowledge import clock
@@ -37,7 +37,7 @@ def trade_stream(
     With --report: who follows it, what frames told, what every ticker comes to; exit code 1 if
     nobody follows it or it does not add up.
     """
-    settings = load(mode.value if mode else None)
+    settings = settings_of(mode)
     if not settings.mode.is_followed:
         raise BadConfiguration(
             f"mode {settings.mode.value} has no account to follow",

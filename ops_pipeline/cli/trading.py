@@ -28,7 +28,9 @@ GOES_ON = "data, signals and checks go on; recommendations are skipped with that
 def halt(reason: Reason = "", mode: ModeOption = None) -> None:
     """No order at all, neither to open nor to close, until resume."""
     with _changed(HALTED, reason, mode) as (settings, connection):
-        say(f"HALTED: no order is made any more, neither to open nor to close; {GOES_ON}")
+        _say(
+            settings, f"HALTED: no order is made any more, neither to open nor to close; {GOES_ON}"
+        )
         held = _held(connection, settings)
     say(f"left as it is, without stop or target: {_named(held)}" if held else "nothing is held")
     say("next: ops-pipeline reduce, to close what is held; ops-pipeline resume, to trade again")
@@ -37,7 +39,7 @@ def halt(reason: Reason = "", mode: ModeOption = None) -> None:
 def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
     """Nothing is opened; stops, targets and the end of the day still close."""
     with _changed(REDUCING, reason, mode) as (settings, connection):
-        say(f"REDUCING: nothing is opened any more; {GOES_ON}")
+        _say(settings, f"REDUCING: nothing is opened any more; {GOES_ON}")
         held = _held(connection, settings)
     say(
         f"closed by stop, target, time or the end of the session: {_named(held)}"
@@ -50,7 +52,7 @@ def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
 def resume(reason: Reason = "", mode: ModeOption = None) -> None:
     """Trade again."""
     with _changed(ACTIVE, reason, mode) as (settings, connection):
-        say("ACTIVE: recommendations trade when they pass every gate")
+        _say(settings, "ACTIVE: recommendations trade when they pass every gate")
         held = _held(connection, settings)
     say(f"held: {_named(held)}" if held else "nothing is held")
 
@@ -75,7 +77,7 @@ def flatten(
             raise Unsafe("the market is closed: no order could be filled", "try again at its open")
         dispatch.set_trading_state(connection, REDUCING, operator(settings), reason or "flatten")
         closing = propose_flatten(connection, account)
-    say(f"REDUCING: nothing is opened any more; {GOES_ON}")
+    _say(settings, f"REDUCING: nothing is opened any more; {GOES_ON}")
     say(f"closed by the next run of the dispatcher: {_named(closing)}" if closing else "no order")
     left = [position for position in held if position not in closing]
     if left:
@@ -100,6 +102,10 @@ def _held(connection: Connection, settings: Settings) -> list[Position]:
         return []
     book = Book(live_fills(connection, settings.mode.calendar.day(now)))
     return sorted(book.positions.values(), key=lambda position: position.ticker)
+
+
+def _say(settings: Settings, text: str) -> None:
+    say(f"mode {settings.mode.value}: {text}")
 
 
 def _named(held: list[Position]) -> str:
