@@ -167,7 +167,7 @@ def _print(report: ReplayReport) -> None:
     others = (
         f"{len(report.checks) - len(shown)} other checks are normal, or say nothing in a replay"
     )
-    say(f"{others}: ops-pipeline check, and the UI")
+    say(f"{others}: ops-pipeline check --mode replay")
     say(
         f"mode {report.mode.value}, confidence_min {report.confidence_min} (this mode's profile;"
         " the production default is 0.7)"
