@@ -48,18 +48,10 @@ def list_alerts(
     if as_json:
         print_json(found)
         return
-    rows = [[a.id, a.level.value, a.cause, a.finding, *_times(a), a.suppressed_by] for a in found]
-    columns = [
-        "id",
-        "level",
-        "cause",
-        "found",
-        "since (ET, UTC)",
-        "over (ET, UTC)",
-        "seen",
-        "quiet",
-    ]
-    out.print(table("" if found else "no alert is open", columns, rows))
+    for alert in found:
+        _print_alert(alert)
+    if not found:
+        say("no alert of the last week" if with_past else "no alert is open")
 
 
 @app.command()
@@ -185,6 +177,11 @@ def _watch(settings: Settings, port: int) -> None:
     say("ended")
 
 
-def _times(alert: Alert) -> tuple[str, str | None, int]:
-    over = both_zones(alert.resolved_at) if alert.resolved_at else None
-    return both_zones(alert.opened_at), over, alert.seen_count
+def _print_alert(alert: Alert) -> None:
+    over = f", over at {both_zones(alert.resolved_at)}" if alert.resolved_at else ""
+    say(f"{alert.id:>4}  {alert.level.value:8}  {alert.cause}: {alert.finding}")
+    say(f"{'':16}since {both_zones(alert.opened_at)}{over}, seen {alert.seen_count} times")
+    if alert.suppressed_by:
+        say(f"{'':16}nobody is told: {alert.suppressed_by}")
+    if not alert.resolved_at:
+        say(f"{'':16}next: {alert.next_command}")

@@ -142,6 +142,8 @@ def _print_diagnosis(section: Section, found: Diagnosis) -> None:
     _print_verdicts([*found.verdicts])
     if any(change.apply for one in found.found for change in one.changes):
         say(f"next: ops-pipeline runbook fix {section.name}")
+    elif found.code == runbook.UNEXPLAINED:
+        say("none of the causes that this section knows; next: ops-pipeline doctor, status, logs")
 
 
 def _print_fix(done: Fix) -> None:

@@ -199,7 +199,7 @@ CHECKS = (
         says="Not everything is skipped.",
         normal="an execution in the session",
         problem=f"{ranges.SKIPPED_MIN} skips or more in the last hour, and no execution in the"
-        " session",
+        " session, an hour after its first decision",
         level=Level.MEDIUM,
         next_step="runbook diagnose no-trades-happening",
         runbook="all SKIPPED, or no PENDING within the last 60 minutes",

@@ -92,11 +92,6 @@ class Present:
         return self.now < self.session.closes_at + WATCHED_AFTER_CLOSE
 
     @property
-    def open_for(self) -> timedelta:
-        """How long the session has been open, or was."""
-        return min(self.now, self.session.closes_at) - self.session.opens_at
-
-    @property
     def minutes(self) -> int:
         """The minutes of the whole session."""
         return (self.session.closes_at - self.session.opens_at) // MINUTE

@@ -10,6 +10,7 @@ from ops_pipeline.domain.judges import (
     duplicate_executions,
     execution_volume,
     recent_dispatcher_runs,
+    skip_reasons,
     stuck_processing,
 )
 from ops_pipeline.domain.ranges import Present, present_at
@@ -47,6 +48,24 @@ def runs(*rows: dict[str, datetime | None], after: timedelta = timedelta()) -> F
 )
 def test_backlog_state_judges_the_backlog(counts: dict[str, int], level: Level) -> None:
     assert backlog(**counts).level is level
+
+
+@pytest.mark.parametrize(
+    ("skipped", "executed", "minutes", "level"),
+    [
+        (5, 0, 60, Level.MEDIUM),
+        (4, 0, 60, Level.NORMAL),
+        (90, 1, 60, Level.NORMAL),
+        # What was brought up a moment ago has not skipped for long.
+        (90, 0, 59, Level.NORMAL),
+    ],
+)
+def test_skips_are_a_problem_an_hour_after_the_first_decision_without_an_execution(
+    skipped: int, executed: int, minutes: int, level: Level
+) -> None:
+    since = NOON - timedelta(minutes=minutes)
+    row = {"skipped": skipped, "executed": executed, "reason": "confidence", "since": since}
+    assert skip_reasons(RANGES, [row]).level is level
 
 
 def test_backlog_state_grows_with_the_universe() -> None:

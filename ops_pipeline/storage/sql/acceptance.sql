@@ -31,9 +31,11 @@ select
 select
     count(*) filter (where executed) as executed,
     count(*) filter (where skipped_lately) as skipped,
+    min(ts) as since,
     mode() within group (order by failure_reason) filter (where skipped_lately) as reason
 from (
     select
+        ts,
         failure_reason,
         status in ('SIMULATED', 'EXECUTED') as executed,
         status = 'SKIPPED'
