@@ -1,8 +1,8 @@
 """Alpaca's trade updates by alpaca-py's client, with our patience around it, frame by frame.
 
-alpaca-py connects, authenticates, subscribes and reads. What it does with what fails is ours: it
-asks again for ever with a key that is refused, loses a frame that it cannot read, and does not
-notice a connection on which nothing comes any more.
+alpaca-py connects, authenticates and subscribes. Reading is ours, and so is what is done with what
+fails: alpaca-py asks again for ever with a key that is refused, loses a frame that it cannot read,
+and does not notice a connection on which nothing comes any more.
 """
 
 import asyncio
@@ -30,8 +30,6 @@ FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS = 1.0, 60.0, 30.0
 REFUSALS = 3
 # Longer frames end the connection. A frame of an order has about 2 kB.
 MAX_BYTES = 16 * 2**20
-# What reading a frame ends with where it is not what alpaca-py takes it for.
-UNREADABLE = (ValueError, TypeError, AttributeError, RecursionError)
 _SOCKET = {"ping_interval": 10, "ping_timeout": 20, "max_queue": 4096, "max_size": MAX_BYTES}
 
 Hear = Callable[[str | bytes], None]
@@ -115,17 +113,14 @@ class AlpacaStream:
                     await stream.close()
 
     async def _read(self, stream: "_Stream", watching: "asyncio.Task[str]") -> str:
-        while not watching.done():
-            reading = asyncio.create_task(stream.read())
-            try:
-                await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
-            error = None if reading.cancelled() else reading.exception()
-            if error is not None and not isinstance(error, UNREADABLE):
-                raise error
-            # What alpaca-py cannot read was heard before, and is kept.
+        reading = asyncio.create_task(stream.read())
+        try:
+            await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        if not reading.cancelled():
+            reading.result()
         return watching.result()
 
     async def _watch(self, stream: "_Stream") -> str:
@@ -138,7 +133,8 @@ class AlpacaStream:
             await stream.ask_for_life()
             asked_at = time.monotonic()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._again.wait(), BEAT_SECONDS)
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._again.wait()
                 return "it was mute: a request found what no frame had told"
             has_slept = time.monotonic() - asked_at > 2 * BEAT_SECONDS
             if not has_slept and (self.seconds_silent or 0.0) > SILENT_SECONDS:
@@ -150,7 +146,7 @@ class AlpacaStream:
 
 
 class _Stream(TradingStream):
-    """alpaca-py's client, whose frames are heard before it reads them."""
+    """alpaca-py's client, whose frames are heard."""
 
     def __init__(self, access: AlpacaAccess, hear: Hear) -> None:
         super().__init__(
@@ -173,8 +169,13 @@ class _Stream(TradingStream):
         self._running = True
 
     async def read(self) -> None:
-        """Read until the connection ends, or a frame cannot be read."""
-        await self._consume()  # type: ignore[no-untyped-call]
+        """Read until the connection ends.
+
+        alpaca-py's own loop makes something of each frame, and ends at one that it cannot read;
+        besides, while frames come it may not notice that it is cancelled (wait_for, Python 3.11).
+        """
+        while True:
+            await self._ws.recv()
 
     async def ask_for_life(self) -> None:
         """Subscribe once more: the answer shows that somebody is there, and still tells us."""

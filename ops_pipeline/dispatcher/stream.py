@@ -219,7 +219,8 @@ class Follower:
         before: tuple[int, datetime | None] | None = None
         while True:
             try:
-                await asyncio.wait_for(self._look_now.wait(), self.pace.looking)
+                async with asyncio.timeout(self.pace.looking):
+                    await self._look_now.wait()
                 await asyncio.sleep(self.pace.soon)
             except TimeoutError:
                 pass

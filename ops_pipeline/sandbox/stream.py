@@ -101,7 +101,8 @@ def _passed(
 
 async def _next(frames: Frames, seconds: float | None) -> bytes | None:
     try:
-        return await asyncio.wait_for(frames.get(), seconds)
+        async with asyncio.timeout(seconds):
+            return await frames.get()
     except TimeoutError:
         return None
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,13 @@ class Broker:
         """Send a frame to all who listen."""
         for socket in self.listening:
             await socket.send(frame)
+
+    async def flood(self, frame: str | bytes) -> None:
+        """Send a frame to all who listen, again and again, until they are gone."""
+        with suppress(ConnectionClosed):
+            while True:
+                await self.tell(frame)
+                await asyncio.sleep(0)
 
     async def hang_up(self) -> None:
         """End all connections."""

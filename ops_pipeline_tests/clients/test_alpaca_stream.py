@@ -241,6 +241,22 @@ def test_on_request_another_connection_begins() -> None:
     play(scene)
 
 
+def test_on_request_another_connection_begins_however_many_frames_come() -> None:
+    async def scene() -> None:
+        broker = Broker()
+        async with following(broker) as ear:
+            for number in range(1, 21):
+                await until(lambda n=number: broker.connections == n and broker.listening)
+                flood = asyncio.create_task(broker.flood(GOOD))
+                await until(lambda: ear.frames)
+                ear.frames.clear()
+                ear.stream.reconnect()
+                await until(lambda n=number: broker.connections == n + 1)
+                flood.cancel()
+
+    play(scene)
+
+
 def test_a_key_that_is_refused_three_times_ends_it_loudly(waits: list[int]) -> None:
     async def scene() -> None:
         broker = Broker(lambda _: UNAUTHORIZED)
