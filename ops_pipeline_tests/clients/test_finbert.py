@@ -223,7 +223,10 @@ def test_the_lexicon_is_chosen_where_it_is_configured(tmp_path: Path) -> None:
     assert isinstance(classifier_of(settings), LexiconClassifier)
 
 
-@pytest.mark.parametrize("module", ["ops_pipeline.definitions", "ops_pipeline.cli"])
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param("ops_pipeline.definitions", marks=pytest.mark.slow), "ops_pipeline.cli"],
+)
 def test_nothing_heavy_is_imported_by(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(

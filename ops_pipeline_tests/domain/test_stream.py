@@ -84,6 +84,7 @@ def known_after(told: Sequence[BrokerOrder]) -> BrokerOrder:
     return known
 
 
+@pytest.mark.slow
 @settings(max_examples=1_000, deadline=None)
 @given(data=st.data(), told=histories())
 def test_any_permutation_with_duplicates_gives_the_order_and_the_position_at_its_end(

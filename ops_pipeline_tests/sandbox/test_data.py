@@ -115,7 +115,7 @@ def test_a_page_of_a_century_costs_what_it_shows(url: str, sort: str) -> None:
 
 
 def test_the_client_follows_pages_by_itself(url: str) -> None:
-    start = NOW - timedelta(days=2)
+    start = NOW - timedelta(days=1)
     found = ask_bars(url, list(DEFAULT_TICKERS), start, NOW)
     market = UnfoldingMarket(Clock())
     expected = {ticker: len(list(market.bars(ticker, start, NOW))) for ticker in DEFAULT_TICKERS}
