@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from ops_pipeline.domain.alerts import Alert
 from ops_pipeline.domain.errors import NotRunning
-from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.domain.session import MINUTE, Calendar, Session
 from ops_pipeline.domain.stages import DISPATCH, SERVICES
 from ops_pipeline.domain.stream import stream_state, stricter
 from ops_pipeline.local.keeper import table_of
@@ -35,7 +35,7 @@ RUNS_SHOWN = 3
 class ServiceStatus:
     """One service: its switch, when it last began, and the newest minute that it has finished.
 
-    `last_tick` is of Dagster's clock; `lag_seconds` counts from the minute to the present.
+    `last_tick` is of Dagster's clock; `lag_seconds` counts from the minute's end to the present.
     """
 
     switch: Switch
@@ -199,7 +199,9 @@ def _service(
     progress = all_progress.get(switch.stage.name)
     if progress is None:
         return ServiceStatus(switch, last_tick, None, None, None)
-    lag = (now - progress.minute).total_seconds() if now else None
+    # A minute's work can begin when it has ended; the dispatcher's run is an instant.
+    due = progress.minute if switch.stage == DISPATCH else progress.minute + MINUTE
+    lag = (now - due).total_seconds() if now else None
     return ServiceStatus(switch, last_tick, progress.minute, progress.written_at, lag)
 
 

@@ -56,13 +56,13 @@ def test_the_status_is_that_of_the_present(connection: Connection, xnys: Calenda
     assert (status.now, status.session, status.backlog) == (TS, SESSION, {"PENDING": 1})
 
 
-def test_lag_is_counted_from_a_services_newest_minute(
+def test_lag_is_counted_from_the_end_of_a_services_newest_minute(
     connection: Connection, xnys: Calendar
 ) -> None:
     knowledge.set_present(connection, TS)
     knowledge.insert_stage_minutes(connection, "bars", [(SESSION, NOON)], {}, "a")
     found = service(connection, xnys, BARS)
-    assert (found.last_minute, found.lag_seconds) == (NOON, 80.0)
+    assert (found.last_minute, found.lag_seconds) == (NOON, 20.0)
 
 
 def test_the_dispatchers_progress_is_its_newest_run(connection: Connection, xnys: Calendar) -> None:
@@ -97,7 +97,7 @@ def test_a_service_that_is_silent_in_trading_hours_needs_a_look(connection: Conn
     if now - session.opens_at < 2 * SILENT_AFTER:
         pytest.skip("the session has just begun")
     for stage in DATA_STAGES:
-        minute = now if stage != BARS else now - SILENT_AFTER - timedelta(minutes=2)
+        minute = now if stage != BARS else now - SILENT_AFTER - timedelta(minutes=3)
         knowledge.insert_stage_minutes(connection, stage.name, [(session, minute)], {}, "a")
     upsert_switch(connection, Switch(DISPATCH, is_enabled=False))
     assert problems(connection) == "telemetry-1m has finished no minute for 12 min"
