@@ -8,6 +8,8 @@ BIN := .venv/bin
 UI ?= 1
 # One more than a small machine has cores: tests also wait, for processes and for leases to run out.
 JOBS ?= 3
+# The order of the tests; another one, as make test SEED=$$RANDOM, finds what leans on what ran before.
+SEED ?= 1
 FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure test_settings.py)
 
 .PHONY: help install demo test check docs clean
@@ -41,10 +43,10 @@ check: install  ## lint, types, floors, SQL and the fast tests, under a minute
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/sqlfluff lint --quiet dbt_features/models dbt_features/tests ops_pipeline/storage/sql ops_pipeline/storage/migrations
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m fast -n $(JOBS) --dist loadfile $(FAST)
+	@$(BIN)/python -m pytest -q -m fast --randomly-seed=$(SEED) -n $(JOBS) --dist loadfile $(FAST)
 
 test: check .venv/.tested  ## everything: what check does, then all tests on real PostgreSQL, dbt and Dagster
-	@$(BIN)/python -m pytest -q -m 'not fast' -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -m 'not fast' --randomly-seed=$(SEED) -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 docs: install  ## write the generated pages again
 	@$(BIN)/python -m ops_pipeline_tests.structure.pages
