@@ -106,7 +106,7 @@ def dispatch_sensor(
     with pipeline.engine.connect() as connection:
         if not _enabled(connection, now, [DISPATCH]):
             return dg.SkipReason("the dispatcher is switched off")
-        waiting = is_waiting(connection)
+        waiting = is_waiting(connection, orders_move=pipeline.calendar.at(now) is not None)
     minute = newest_closed_minute(now).isoformat()
     if not waiting and context.cursor == minute:
         return dg.SkipReason("no recommendation waits")

@@ -39,8 +39,13 @@ class Broker(Protocol):
     def needs_stream(self) -> bool:
         """Whether nothing new is begun while nobody follows the account."""
 
-    def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
-        """Decide orders, in the transaction that closes their recommendations."""
+    def place(
+        self, connection: Connection, made: Sequence[Execution], now: datetime, until: datetime
+    ) -> None:
+        """Decide orders, in the transaction that closes their recommendations.
+
+        None of them is handed over later than its recommendation expires, or after `until`.
+        """
 
     def follow(
         self, engine: Engine, now: Callable[[], datetime], is_still_ours: Callable[[], bool]
@@ -56,7 +61,9 @@ class SimulatedBroker:
     fills_at_once = True
     needs_stream = False
 
-    def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
+    def place(
+        self, connection: Connection, made: Sequence[Execution], now: datetime, until: datetime
+    ) -> None:
         """Nothing: the execution is the fill."""
 
     def follow(
@@ -77,13 +84,20 @@ class PaperBroker:
     execution_mode = ALPACA_PAPER
     fills_at_once = False
 
-    def place(self, connection: Connection, made: Sequence[Execution], now: datetime) -> None:
+    def place(
+        self, connection: Connection, made: Sequence[Execution], now: datetime, until: datetime
+    ) -> None:
         """Write down the orders; they are handed over once this is on disk."""
         if not made:
             return
         ours = orders.installation(connection)
         decided = [
-            DecidedOrder(each.recommendation, self._ticket(ours, each.recommendation, each))
+            DecidedOrder(
+                each.recommendation,
+                self._ticket(ours, each.recommendation, each),
+                # After the close a broker would keep it for the next open.
+                min(each.recommendation.expires_at, until),
+            )
             for each in made
         ]
         orders.insert_orders(connection, decided, ACCOUNT, now)

@@ -1,13 +1,16 @@
 """Hands orders over and follows them to their end: on disk first, one claim for each question."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from ops_pipeline.clients.protocols import OrderGateway
+from ops_pipeline.dispatcher.outage import is_outage
 from ops_pipeline.domain.gates import HALTED
 from ops_pipeline.domain.orders import (
     OrderRefused,
@@ -34,6 +37,7 @@ class Pace:
         sending: for so long an order is left to the process that is handing it over; longer than
             a request may take.
         asking: the same order is asked about no more often.
+        patience: for so long one pass goes on to ask; decisions do not wait for a slow broker.
         horizon: so long after it was handed over an order may still turn up.
         asking_denied: an order that the broker denied is asked about no more often.
         watching_denied: and for so long.
@@ -41,6 +45,7 @@ class Pace:
 
     sending: float = 20.0
     asking: float = 5.0
+    patience: float = 20.0
     horizon: float = 30.0
     asking_denied: float = 300.0
     watching_denied: float = 86_400.0
@@ -54,24 +59,28 @@ def follow(
     is_still_ours: Callable[[], bool],
     may_open: Callable[[Connection], bool] = lambda _: True,
 ) -> None:
-    """Ask the broker about every order that is out, then hand over those that are ready.
+    """Hand over closing orders, ask about each order that is out, hand over all that are ready.
 
     Each order is taken and kept in transactions of its own; the requests stand between them. While
-    nothing may be opened, closing orders are handed over alone.
+    nothing may be opened, closing orders are handed over alone. An order that cannot be kept holds
+    up no other.
 
     Raises:
         OperatorError: the broker refuses the key; what is out stays UNKNOWN until it is asked.
     """
-    desk = _OrderDesk(engine, gateway, now, pace, may_open)
     with engine.begin() as connection:
         given_up = orders.give_up_unsent(connection, now())
+        began = orders.server_clock(connection)
+    desk = _OrderDesk(engine, gateway, now, pace, may_open, began)
+    asks_until = time.monotonic() + pace.patience
     if given_up:
         log.warning("orders_not_handed_over", extra={"data": {"count": given_up}})
-    for step in (desk.ask_next, desk.ask_next_denied, desk.send_next):
+    for step in (desk.send_closing, desk.ask_next, desk.ask_next_denied, desk.send_next):
+        asks = step in (desk.ask_next, desk.ask_next_denied)
         for _ in range(AT_ONCE):
             if not is_still_ours():
                 return
-            if not step():
+            if (asks and time.monotonic() > asks_until) or not step():
                 break
 
 
@@ -82,12 +91,16 @@ class _OrderDesk:
     now: Callable[[], datetime]
     pace: Pace
     may_open: Callable[[Connection], bool]
+    began: datetime
 
     def ask_next(self) -> bool:
         """Ask about one order; False where no question is due."""
         with self.engine.begin() as connection:
             order = orders.take_open(
-                connection, sending_seconds=self.pace.sending, asking_seconds=self.pace.asking
+                connection,
+                self.began,
+                sending_seconds=self.pace.sending,
+                asking_seconds=self.pace.asking,
             )
         if order:
             self._ask(order)
@@ -112,12 +125,18 @@ class _OrderDesk:
             self._keep(order, found)
         return True
 
+    def send_closing(self) -> bool:
+        """Hand over one order that closes; False where there is none."""
+        return self._send_next(closing_only=True)
+
     def send_next(self) -> bool:
         """Hand over one order; False where none may be."""
+        return self._send_next(closing_only=False)
+
+    def _send_next(self, *, closing_only: bool) -> bool:
         with self.engine.begin() as connection:
-            order = orders.take_ready(
-                connection, self.now(), closing_only=not self.may_open(connection)
-            )
+            closing_only = closing_only or not self.may_open(connection)
+            order = orders.take_ready(connection, self.now(), closing_only=closing_only)
         if order:
             self._send(order)
         return order is not None
@@ -126,7 +145,8 @@ class _OrderDesk:
         try:
             found = self.gateway.find(order.ticket.client_order_id)
         except OrderUnknown as error:
-            self._keep(order, replace(order.known, reason=str(error)))
+            reason = order.reason if order.reason == _other(order) else str(error)
+            self._keep(order, replace(order.known, reason=reason))
             return
         if found:
             self._keep(order, found)
@@ -177,24 +197,41 @@ class _OrderDesk:
             return replace(rejected, state=OrderState.UNKNOWN)
 
     def _keep(self, order: TakenOrder, report: OrderReport) -> None:
-        with self.engine.begin() as connection:
-            if report.ticket != order.ticket:
-                report = self._stop(connection, order)
-            report = learnt(order.known, report)
-            is_kept = orders.record(connection, order, report)
+        try:
+            with self.engine.begin() as connection:
+                if report.ticket != order.ticket:
+                    report = self._stop(connection, order, report)
+                report = learnt(order.known, report)
+                is_kept = orders.record(connection, order, report)
+        except DBAPIError as error:
+            if is_outage(error):
+                raise
+            log.exception("order_not_kept", extra={"data": _named(order)})
+            return
         if not is_kept:
             log.warning("order_taken_over", extra={"data": _named(order)})
         elif report.state is not order.state:
             data = {**_named(order), "state": report.state.value, "reason": report.reason}
             log.info("order_moved", extra={"data": data})
 
-    def _stop(self, connection: Connection, order: TakenOrder) -> OrderReport:
-        """Halt: what the broker has under this id is not what was decided."""
-        reason = f"the broker has another order under the id {order.ticket.client_order_id}"
-        log.critical("trading_halted", extra={"data": {**_named(order), "reason": reason}})
-        dispatch.set_trading_state(connection, HALTED, "dispatcher", reason)
+    def _stop(self, connection: Connection, order: TakenOrder, other: OrderReport) -> OrderReport:
+        """Halt, once: what the broker has under this id is not what was decided.
+
+        Nothing of it is taken for ours. Once it is over, so is ours.
+        """
+        reason = _other(order)
+        if order.reason != reason:
+            log.critical("trading_halted", extra={"data": {**_named(order), "reason": reason}})
+            dispatch.set_trading_state(connection, HALTED, "dispatcher", reason)
         state = OrderState.UNKNOWN if order.state is OrderState.SENT else order.state
+        if other.state.is_final:
+            was_there = state in (OrderState.ACKED, OrderState.PARTIAL)
+            state = OrderState.CANCELED if was_there else OrderState.ABSENT
         return replace(order.known, state=state, reason=reason)
+
+
+def _other(order: TakenOrder) -> str:
+    return f"the broker has another order under the id {order.ticket.client_order_id}"
 
 
 def _named(order: TakenOrder) -> dict[str, object]:

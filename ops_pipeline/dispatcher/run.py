@@ -8,12 +8,12 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
 
 from ops_pipeline.dispatcher.brokers import Broker, SimulatedBroker
 from ops_pipeline.dispatcher.exits import propose_exits
 from ops_pipeline.dispatcher.judge import Terms, failure, settle
+from ops_pipeline.dispatcher.outage import is_outage
 from ops_pipeline.dispatcher.snapshot import read_account
 from ops_pipeline.domain.dispatch import Status
 from ops_pipeline.domain.gates import HALTED
@@ -21,7 +21,7 @@ from ops_pipeline.domain.session import Calendar
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage import dispatch, execution, knowledge
-from ops_pipeline.storage.dispatch import EXPIRED_AT_ONCE, Closed, FenceLost, Owned
+from ops_pipeline.storage.dispatch import EXPIRED_AT_ONCE, Closed, Owned
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def run_once(desk: Desk, now: datetime | None = None) -> RunReport:
             _close(connection, report, present)
             return report
     log.info("recommendations_claimed", extra={"data": {"count": len(claims)}})
-    report = _decide(desk, report, claims, present, now)
+    report = _decide(desk, report, claims, now)
     log.info("run_complete", extra={"data": {"run_id": str(report.run_id), **report.counts}})
     return report
 
@@ -152,16 +152,12 @@ def _close(connection: Connection, report: RunReport, finished_at: datetime) -> 
 
 
 def _decide(
-    desk: Desk,
-    report: RunReport,
-    claims: dict[int, int],
-    present: datetime,
-    now: datetime | None,
+    desk: Desk, report: RunReport, claims: dict[int, int], now: datetime | None
 ) -> RunReport:
     """Decide all claimed rows in one transaction; row by row where the database refuses that."""
     try:
         with desk.engine.begin() as connection:
-            closed = _work(connection, desk, report.run_id, claims, present)
+            closed = _work(connection, desk, report.run_id, claims, now)
             _close(connection, report, now or knowledge.read_now(connection, desk.mode))
         return report.with_closed(closed)
     except Exception as error:
@@ -169,7 +165,7 @@ def _decide(
             raise
         log.exception("batch_refused", extra={"data": {"count": len(claims)}})
     for claim in _in_order(desk, claims):
-        report = report.with_closed(_decide_alone(desk, report.run_id, dict([claim]), present))
+        report = report.with_closed(_decide_alone(desk, report.run_id, dict([claim]), now))
     with desk.engine.begin() as connection:
         _close(connection, report, now or knowledge.read_now(connection, desk.mode))
     return report
@@ -182,12 +178,12 @@ def _in_order(desk: Desk, claims: dict[int, int]) -> list[tuple[int, int]]:
 
 
 def _decide_alone(
-    desk: Desk, run_id: UUID, claim: dict[int, int], present: datetime
+    desk: Desk, run_id: UUID, claim: dict[int, int], now: datetime | None
 ) -> list[Closed]:
     """Decide one row; what cannot be written of it is a FAILED row, and harms no other."""
     try:
         with desk.engine.begin() as connection:
-            return _work(connection, desk, run_id, claim, present)
+            return _work(connection, desk, run_id, claim, now)
     except Exception as error:
         if is_outage(error):
             raise
@@ -199,21 +195,16 @@ def _decide_alone(
             Closed(owned.recommendation, Status.FAILED, failed, None)
             for owned in dispatch.owned(connection, claim)
         ]
-        dispatch.finish(connection, closed, present)
+        dispatch.finish(connection, closed, now or knowledge.read_now(connection, desk.mode))
         return closed
 
 
-def is_outage(error: Exception) -> bool:
-    """Whether the database was not there, or not now: what a row is never to blame for."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    return isinstance(error, OperationalError | InterfaceError | PoolTimeout | FenceLost | OSError)
-
-
 def _work(
-    connection: Connection, desk: Desk, run_id: UUID, claims: dict[int, int], now: datetime
+    connection: Connection, desk: Desk, run_id: UUID, claims: dict[int, int], now: datetime | None
 ) -> list[Closed]:
     dispatch.lock_account(connection)
+    # Not before: between the claim and here a laptop may have slept.
+    now = now or knowledge.read_now(connection, desk.mode)
     rows = dispatch.owned(connection, claims)
     if len(rows) < len(claims):
         log.warning("fence_lost", extra={"data": {"rows": len(claims) - len(rows)}})
@@ -226,7 +217,8 @@ def _work(
     made = [verdict.execution for verdict in verdicts if verdict.execution]
     dispatch.finish(connection, closed, now)
     execution.insert_executions(connection, made)
-    desk.broker.place(connection, made, now)
+    until = account.session.closes_at if account.session else now
+    desk.broker.place(connection, made, now, until)
     return closed
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from ops_pipeline.clients.alpaca_books import Books, is_control
-from ops_pipeline.dispatcher.run import is_outage
+from ops_pipeline.dispatcher.outage import is_outage
 from ops_pipeline.dispatcher.told import (
     AT_ONCE,
     apply_frames,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops_pipeline.clients.alpaca_books import Books, Update, read_frame
 from ops_pipeline.clients.alpaca_fields import Unreadable
-from ops_pipeline.dispatcher.run import is_outage
+from ops_pipeline.dispatcher.outage import is_outage
 from ops_pipeline.domain.gates import HALTED
 from ops_pipeline.domain.orders import (
     CLIENT_ID_PREFIX,

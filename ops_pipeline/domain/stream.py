@@ -170,6 +170,11 @@ def stream_state(health: StreamHealth | None, now: datetime) -> tuple[str, str]:
     if alive_at is None or now - alive_at > DOWN_AFTER:
         silent = f"for {round((now - alive_at).total_seconds())} s" if alive_at else "so far"
         return REDUCING, f"the trade stream is silent {silent}"
+    if health.passed_at is None:
+        return REDUCING, "the account was not asked yet what it holds"
+    if now - health.passed_at > UNASKED_AFTER:
+        minutes = (now - health.passed_at).total_seconds() / 60
+        return REDUCING, f"the account could not be asked for {minutes:.0f} min"
     return ACTIVE, ""
 
 
@@ -181,11 +186,7 @@ def stricter(one: str, other: str) -> str:
 
 def live_verdict(health: StreamHealth | None, now: datetime) -> Verdict:
     """Whether the account is followed: heard, and asked now and then whether that was all."""
-    state, reason = stream_state(health, now)
-    asked_at = health and (health.passed_at or health.connected_at)
-    if state == ACTIVE and asked_at and now - asked_at > UNASKED_AFTER:
-        minutes = (now - asked_at).total_seconds() / 60
-        reason = f"the account could not be asked for {minutes:.0f} min"
+    _, reason = stream_state(health, now)
     level = Level.HIGH if reason else Level.NORMAL
     lag = health.alive_at and (now - health.alive_at).total_seconds() if health else None
     observed = {"seconds_silent": lag} if lag is not None else {}

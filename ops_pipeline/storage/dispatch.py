@@ -255,9 +255,13 @@ def status_counts(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(query("dispatch", "status_counts"))}
 
 
-def is_waiting(connection: Connection) -> bool:
-    """Whether there is work: a row that waits, or an order that is not settled."""
-    return bool(connection.execute(query("dispatch", "is_waiting")).scalar_one())
+def is_waiting(connection: Connection, *, orders_move: bool = True) -> bool:
+    """Whether there is work: a row that waits, or an order that is not settled.
+
+    While the market is closed orders do not move, and are no work.
+    """
+    found = connection.execute(query("dispatch", "is_waiting"), {"orders_move": orders_move})
+    return bool(found.scalar_one())
 
 
 def owned_of(row: RowMapping) -> Owned:

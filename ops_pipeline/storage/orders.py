@@ -15,10 +15,11 @@ from ops_pipeline.storage.queries import as_rows, query
 
 @dataclass(frozen=True)
 class DecidedOrder:
-    """An order that is decided, and not yet handed over."""
+    """An order that is decided, and not yet handed over; once it has expired it never is."""
 
     recommendation: Recommendation
     ticket: OrderTicket
+    expires_at: datetime
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def insert_orders(
             "intent": each.recommendation.intent,
             "side": each.ticket.side,
             "qty": each.ticket.quantity,
-            "expires_at": each.recommendation.expires_at,
+            "expires_at": each.expires_at,
             "decided_at": now,
         }
         for each in decided
@@ -123,17 +124,28 @@ def take_again(
     )
 
 
+def server_clock(connection: Connection) -> datetime:
+    """The present of the server, by which orders are taken."""
+    found: datetime = connection.execute(query("orders", "server_clock")).scalar_one()
+    return found
+
+
 def take_open(
-    connection: Connection, *, sending_seconds: float, asking_seconds: float
+    connection: Connection, pass_began: datetime, *, sending_seconds: float, asking_seconds: float
 ) -> TakenOrder | None:
     """The next order to ask the broker about; None where no question is due.
 
     Args:
         connection: a transaction of its own.
+        pass_began: an order that was asked about since then is not asked about again.
         sending_seconds: for so long an order that is being sent is left to its sender.
         asking_seconds: the same order is asked about no more often than this.
     """
-    parameters = {"sending_seconds": sending_seconds, "asking_seconds": asking_seconds}
+    parameters = {
+        "pass_began": pass_began,
+        "sending_seconds": sending_seconds,
+        "asking_seconds": asking_seconds,
+    }
     return _taken(connection, "take_open", parameters)
 
 

@@ -46,6 +46,7 @@ def hear(engine: Engine, at: datetime, seconds: float = 60.0) -> Lease:
         lease = stream.take_lease(connection, dispatch.ACCOUNT, "test", "1", seconds)
         assert lease
         stream.keep_lease(connection, lease, seconds, connected_at=at, alive_at=at, reason="")
+        stream.keep_pass(connection, lease, at, [])
     return lease
 
 

@@ -3,18 +3,21 @@
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
-from ops_pipeline.dispatcher.orders import AT_ONCE, Pace
+from ops_pipeline.dispatcher.orders import Pace
 from ops_pipeline.dispatcher.run import run_once, run_until_idle
 from ops_pipeline.dispatcher.snapshot import Account, read_account
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.orders import OrderState, OrderTicket, OrderUnknown
 from ops_pipeline.storage import dispatch
+from ops_pipeline.storage.knowledge import set_present
 from ops_pipeline_tests.builders import DAY, NOON, a_bar
 from ops_pipeline_tests.dispatcher.paper import (
     ACCEPT,
@@ -716,7 +719,6 @@ def set_state(paper: Paper, state: str) -> None:
 def test_another_order_under_our_id_halts_trading_and_is_not_adopted(
     paper: Paper, changes: dict[str, Any], when: str
 ) -> None:
-    known = "UNKNOWN"
     if when == "submit":
         order_id = decided(paper)
         paper.broker.take = wrong(paper.broker, changes)  # type: ignore[method-assign]
@@ -735,20 +737,76 @@ def test_another_order_under_our_id_halts_trading_and_is_not_adopted(
         paper.broker.arrive()
         paper.pass_time(DENIED)
         paper.follow(EXPIRED)
-        known = "ABSENT"
     reason = f"the broker has another order under the id {order_id}"
-    assert paper.order("state, filled_qty, reason") == (known, 0, reason)
+    assert paper.order("state, filled_qty, reason") == ("ABSENT", 0, reason)
     state, by, why = paper.world.ask("select state, changed_by, reason from trading_state")[0]
     assert (state, by, why) == ("HALTED", "dispatcher", reason)
     assert len(paper.broker.posts) == 1
+
+
+def replaced(paper: Paper, **changes: Any) -> str:
+    """An order that the broker works on, and that somebody has replaced there by hand."""
+    paper.broker.script = [ACCEPT]
+    order_id = decided(paper)
+    paper.follow()
+    ticket = replace(paper.broker.orders[order_id].ticket, **changes)
+    paper.broker.change(order_id, broker_order_id="replaced", ticket=ticket)
+    return order_id
+
+
+def ask_again(paper: Paper, reply: str = "ACTIVE") -> str:
+    """Set a trading state, have the broker asked once more, and give the state after it."""
+    set_state(paper, reply)
+    paper.pass_time(DENIED)
+    paper.follow(LATER)
+    return str(paper.world.ask("select state from trading_state")[0][0])
+
+
+def test_an_order_that_is_replaced_by_hand_is_followed_under_its_first_id(paper: Paper) -> None:
+    order_id = replaced(paper)
+    before = paper.order("broker_order_id")
+    assert ask_again(paper) == "ACTIVE"
+    paper.broker.fill(order_id)
+    assert ask_again(paper) == "ACTIVE"
+    assert paper.order("state, filled_qty") == ("FILLED", SHARES)
+    assert paper.order("broker_order_id") == before
+
+
+def test_a_halt_for_another_order_is_lifted_for_good_and_ours_ends_with_it(paper: Paper) -> None:
+    order_id = replaced(paper, quantity=7)
+    assert ask_again(paper) == "HALTED"
+    assert ask_again(paper) == "ACTIVE"
+    paper.broker.answers = [OrderUnknown("no answer within 6 s")]
+    assert ask_again(paper) == "ACTIVE"
+    assert paper.order("state") == ("ACKED",)
+    paper.broker.change(order_id, state=OrderState.CANCELED)
+    assert ask_again(paper) == "ACTIVE"
+    assert paper.order("state, filled_qty, settled_at is not null") == ("CANCELED", 0, True)
+
+
+def test_an_order_that_the_database_refuses_holds_up_no_other(
+    paper: Paper, caplog: pytest.LogCaptureFixture
+) -> None:
+    paper.world.configure(max_notional_per_trade=0.01)
+    paper.world.trade(a_bar(ticker="MSFT"))
+    paper.broker.script = [ACCEPT, ACCEPT]
+    first = paper.order_id(paper.world.recommend())
+    other = paper.order_id(paper.world.recommend(ticker="MSFT"))
+    run_until_idle(paper.desk, TS)
+    paper.follow()
+    no_price = {"filled_quantity": 1, "filled_price": float("nan"), "filled_at": TS}
+    paper.broker.change(first, state=OrderState.PARTIAL, **no_price)
+    paper.broker.fill(other)
+    paper.pass_time(ASKING)
+    paper.follow()
+    assert states(paper) == ["ACKED", "FILLED"]
+    assert "order_not_kept" in caplog.text
 
 
 def wrong(broker: FakeBroker, changes: dict[str, Any]) -> Any:
     """Takes orders, and has them as something else than what was asked for."""
 
     def take(ticket: OrderTicket, *, is_filled: bool = False) -> Any:
-        from dataclasses import replace
-
         report = FakeBroker.take(broker, ticket, is_filled=is_filled)
         changed = replace(report.ticket, **changes)
         quantity = min(report.filled_quantity, changed.quantity)
@@ -824,10 +882,10 @@ def test_who_is_no_longer_the_one_stops_at_once(paper: Paper) -> None:
     run_until_idle(paper.desk, TS)
     paper.broker.script = [ACCEPT] * 5
     asked = count(1)
-    # Asked once before each of the two questions that nothing is due for, then before each order.
-    paper.follow(is_still_ours=lambda: next(asked) <= 4)
+    # Asked once before each of the three steps that nothing is due for, then before each order.
+    paper.follow(is_still_ours=lambda: next(asked) <= 5)
     assert sorted(states(paper)) == ["ACKED", "ACKED", "READY", "READY", "READY"]
-    assert next(asked) == 6
+    assert next(asked) == 7
     paper.pass_time(ASKING)
     paper.follow(is_still_ours=lambda: False)
     assert (len(paper.broker.posts), paper.broker.asked) == (2, [])
@@ -840,14 +898,60 @@ def test_who_lost_the_turn_does_not_go_on_with_another_step(paper: Paper) -> Non
     assert (paper.order("state"), list(answers)) == (("READY",), [True] * 3)
 
 
-def test_a_pass_ends_after_so_many_orders_though_more_are_due(world: World) -> None:
+def test_a_pass_asks_about_each_order_once_however_slow_the_broker(world: World) -> None:
     world.trade()
     paper = Paper(world, pace=Pace(asking=0.0))
     paper.broker.script = [ACCEPT]
     decided(paper)
     paper.follow()
     paper.follow()
-    assert len(paper.broker.asked) == AT_ONCE
+    assert len(paper.broker.asked) == 1
+
+
+def test_closing_orders_do_not_wait_for_a_broker_that_is_slow_to_answer(world: World) -> None:
+    world.trade()
+    paper = Paper(world, pace=Pace(patience=-1.0))
+    decided(paper)
+    paper.follow()
+    now = minute_later(paper, 195.0)
+    assert run_once(paper.desk, now).executed == 1
+    paper.pass_time(ASKING)
+    asked = count(1)
+    # The turn is lost right after the first request.
+    paper.follow(now, is_still_ours=lambda: next(asked) == 1)
+    assert (states(paper), paper.broker.asked) == (["FILLED", "FILLED"], [])
+
+
+def test_an_order_is_not_handed_over_after_the_close(paper: Paper) -> None:
+    session = paper.desk.calendar.at(TS)
+    assert session is not None
+    close = session.closes_at
+    now = close - timedelta(seconds=150)
+    paper.world.trade(a_bar(minute=close - timedelta(minutes=4)))
+    paper.world.configure(closing_block_minutes=0)
+    made_on = features(ts=(close - timedelta(minutes=4)).isoformat())
+    paper.world.recommend(ts=now, features_snapshot=made_on)
+    run_once(paper.desk, now)
+    assert paper.world.outcomes() == [("EXECUTED", None)]
+    paper.follow(close)
+    assert (states(paper), paper.broker.posts) == (["ABSENT"], [])
+
+
+def test_what_was_claimed_before_a_sleep_is_decided_by_the_clock_after_it(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = dispatch.lock_account
+
+    def sleep(connection: Connection) -> None:
+        lock(connection)
+        set_present(connection, TS + timedelta(hours=14))
+
+    with paper.world.engine.begin() as connection:
+        set_present(connection, TS)
+    monkeypatch.setattr(dispatch, "lock_account", sleep)
+    paper.world.recommend()
+    report = run_once(paper.desk)
+    assert (report.pulled, report.executed, report.skipped) == (1, 0, 1)
 
 
 def test_two_that_follow_at_once_hand_over_each_order_once(paper: Paper) -> None:

@@ -14,10 +14,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from ops_pipeline.domain.dispatch import TRANSITIONS, Decision, Status
 from ops_pipeline.domain.values import Recommendation
 from ops_pipeline.settings import Settings
-from ops_pipeline.storage import dispatch, orders
+from ops_pipeline.storage import dispatch, orders, stream
 from ops_pipeline.storage.dispatch import Closed, FenceLost
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.queries import texts
+from ops_pipeline.storage.stream import RawFrame
 from ops_pipeline_tests.builders import DAY, NOON, at
 from ops_pipeline_tests.storage.clones import clone
 from ops_pipeline_tests.storage.rows import (
@@ -776,6 +777,20 @@ def test_an_order_is_work_until_it_is_settled(
     assert dispatch.is_waiting(connection) is not is_settled
 
 
+def test_while_the_market_is_closed_an_order_is_no_work(connection: Connection) -> None:
+    put_order(connection)
+    assert dispatch.is_waiting(connection, orders_move=False) is False
+
+
+def test_who_decides_holds_up_nobody_who_only_names_the_account(engine: Engine) -> None:
+    with engine.begin() as deciding, engine.begin() as hearing:
+        dispatch.lock_account(deciding)
+        hearing.exec_driver_sql("set local lock_timeout = '2s'")
+        lease = stream.take_lease(hearing, dispatch.ACCOUNT, "test", "1", 60)
+        assert lease
+        stream.insert_frames(hearing, dispatch.ACCOUNT, [RawFrame("{}", TS)])
+
+
 def test_the_newest_run_is_the_last_start(connection: Connection) -> None:
     assert dispatch.newest_runs(connection, 2) == []
     put_run(connection)
@@ -851,7 +866,8 @@ class Scan:
 def scans(connection: Connection, name: str, table: str, **parameters: Any) -> list[Scan]:
     """What a query of the queue reads of a table, as the server tells after it has done it."""
     statement = text("explain (analyze, format json) " + texts("dispatch")[name])
-    known = {"run_id": uuid4(), "now": TS, "limit": 10, "lease_seconds": 60} | parameters
+    known = {"run_id": uuid4(), "now": TS, "limit": 10, "lease_seconds": 60, "orders_move": True}
+    known |= parameters
     if "run_id" in statement._bindparams:
         known["run_id"] = put_run(connection)
     needed = {key: known[key] for key in statement._bindparams}

@@ -49,7 +49,12 @@ PAIRS = list(product(OrderState, OrderState))
 LATER = TS + timedelta(seconds=300)
 JUST_BEFORE = LATER - timedelta(microseconds=1)
 PASSED = Decision(passed=True, failure_reason=None, gates={})
-FRESH = {"sending_seconds": 20.0, "asking_seconds": 5.0}
+
+
+def ask(connection: Connection, asking_seconds: float = 5.0) -> TakenOrder | None:
+    """Take the next order to ask about, in a pass that begins now."""
+    began = orders.server_clock(connection)
+    return orders.take_open(connection, began, sending_seconds=20.0, asking_seconds=asking_seconds)
 
 
 def put(connection: Connection, state: OrderState = READY, **changes: Any) -> int:
@@ -252,11 +257,11 @@ def test_decision_execution_and_order_may_be_written_in_any_order(
 ) -> None:
     put_recommendation(connection)
     held = take(connection)
-    ticket = OrderTicket("op1-12345", "AAPL", "buy", 10)
+    decided = DecidedOrder(held, OrderTicket("op1-12345", "AAPL", "buy", 10), held.expires_at)
     steps: list[Step] = [
         lambda: dispatch.finish(connection, [Closed(held, Status.EXECUTED, PASSED, None)], TS),
         lambda: put_execution(connection, held.id, execution_mode=ALPACA_PAPER),
-        lambda: orders.insert_orders(connection, [DecidedOrder(held, ticket)], ACCOUNT, TS),
+        lambda: orders.insert_orders(connection, [decided], ACCOUNT, TS),
     ]
     for step in (steps[turn:] + steps[:turn])[::order]:
         step()
@@ -332,7 +337,7 @@ def test_an_order_that_is_decided_comes_back_to_be_handed_over(connection: Conne
     held = take(connection)
     ours = orders.installation(connection)
     ticket = OrderTicket(client_order_id(ours, "live", ACCOUNT, held.id), "AAPL", "sell", 7)
-    orders.insert_orders(connection, [DecidedOrder(held, ticket)], ACCOUNT, TS)
+    orders.insert_orders(connection, [DecidedOrder(held, ticket, held.expires_at)], ACCOUNT, TS)
     assert orders.take_ready(connection, TS) == TakenOrder(
         recommendation_id=held.id,
         epoch=1,
@@ -431,7 +436,7 @@ def test_what_may_not_be_handed_over_does_not_stand_in_the_way(connection: Conne
 
 TAKES: dict[str, Callable[[Connection], TakenOrder | None]] = {
     "ready": lambda connection: orders.take_ready(connection, TS),
-    "open": lambda connection: orders.take_open(connection, **FRESH),
+    "open": ask,
     "denied": lambda connection: orders.take_denied(
         connection, asking_seconds=5.0, watched_seconds=1_000.0
     ),
@@ -478,7 +483,7 @@ def test_an_order_is_asked_about_after_its_time(
     is_due: bool,  # noqa: FBT001
 ) -> None:
     out_since(connection, state, seconds)
-    assert (orders.take_open(connection, **FRESH) is not None) is is_due
+    assert (ask(connection) is not None) is is_due
 
 
 @pytest.mark.parametrize("state", [READY, *sorted(FINAL)])
@@ -486,7 +491,7 @@ def test_an_order_that_is_not_out_is_not_asked_about(
     connection: Connection, state: OrderState
 ) -> None:
     out_since(connection, state, 1_000_000)
-    assert orders.take_open(connection, **FRESH) is None
+    assert ask(connection) is None
 
 
 @pytest.mark.parametrize("state", [SENT, UNKNOWN, ACKED, PARTIAL])
@@ -494,7 +499,7 @@ def test_an_order_whose_sender_was_not_heard_of_is_unknown_and_the_others_stay(
     connection: Connection, state: OrderState
 ) -> None:
     out_since(connection, state, 60)
-    order = orders.take_open(connection, **FRESH)
+    order = ask(connection)
     assert order is not None
     assert order.state is (UNKNOWN if state is SENT else state)
 
@@ -506,13 +511,23 @@ def test_the_oldest_question_is_asked_first_and_each_starts_its_time_anew(
         out_since(connection, ACKED, seconds, ticker=ticker)
         for ticker, seconds in (("A", 10), ("B", 30), ("C", 20))
     ]
-    found = [orders.take_open(connection, **FRESH) for _ in range(4)]
+    found = [ask(connection) for _ in range(4)]
     assert [order and ids.index(order.recommendation_id) for order in found] == [1, 2, 0, None]
+
+
+def test_a_pass_asks_about_an_order_once_however_soon_it_is_due_again(
+    connection: Connection,
+) -> None:
+    out_since(connection, ACKED, 10)
+    began, due = orders.server_clock(connection), {"sending_seconds": 0.0, "asking_seconds": 0.0}
+    assert orders.take_open(connection, began, **due) is not None
+    assert orders.take_open(connection, began, **due) is None
+    assert ask(connection, asking_seconds=0.0) is not None
 
 
 def test_a_question_is_a_claim_of_its_own_and_no_try(connection: Connection) -> None:
     out_since(connection, ACKED, 60, broker_order_id="b-1")
-    order = orders.take_open(connection, **FRESH)
+    order = ask(connection)
     assert order is not None
     assert (order.epoch, order.tries, order.broker_order_id) == (2, 1, "b-1")
     assert order.since_posted == pytest.approx(60, abs=1)
@@ -521,13 +536,13 @@ def test_a_question_is_a_claim_of_its_own_and_no_try(connection: Connection) -> 
 def test_an_order_is_asked_about_whatever_the_trading_state(connection: Connection) -> None:
     out_since(connection, ACKED, 60)
     set_state(connection, "HALTED")
-    assert orders.take_open(connection, **FRESH) is not None
+    assert ask(connection) is not None
 
 
 def unknown(connection: Connection, **changes: Any) -> TakenOrder:
     """An order that was asked about, and of which nobody knows."""
     out_since(connection, UNKNOWN, 60, not_found=1, **changes)
-    order = orders.take_open(connection, **FRESH)
+    order = ask(connection)
     assert order is not None
     return order
 
@@ -618,7 +633,7 @@ def test_what_was_learnt_under_an_overtaken_claim_changes_nothing(connection: Co
     rows(
         connection, "update order_intents set asked_at = asked_at - interval '1 minute' returning 1"
     )
-    assert orders.take_open(connection, **FRESH) is not None
+    assert ask(connection) is not None
     before = everything(connection)
     assert orders.record(connection, order, known(order, FILLED, 10)) is False
     assert everything(connection) == before

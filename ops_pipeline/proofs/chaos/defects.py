@@ -55,12 +55,16 @@ def _order_first() -> None:
     place = PaperBroker.place
 
     def send_first(
-        self: PaperBroker, connection: Connection, made: Sequence[Execution], now: datetime
+        self: PaperBroker,
+        connection: Connection,
+        made: Sequence[Execution],
+        now: datetime,
+        until: datetime,
     ) -> None:
         ours = orders.installation(connection)
         for each in made:
             self.gateway.submit(self._ticket(ours, each.recommendation, each))
-        place(self, connection, made, now)
+        place(self, connection, made, now, until)
 
     PaperBroker.place = send_first  # type: ignore[method-assign]
 

@@ -120,10 +120,10 @@ where claimed.id = picked.id
 returning claimed.id, claimed.claim_epoch;
 
 -- name: lock_account
--- Whoever decides orders holds this row, so that limits hold.
+-- Whoever decides orders holds this row, so that limits hold; rows that only name it do not wait.
 select account from accounts
 where account = :account
-for update;
+for no key update;
 
 -- name: owned
 -- The claimed rows that still are this run's, locked until the transaction ends.
@@ -192,13 +192,13 @@ group by status
 order by status;
 
 -- name: is_waiting
--- Whether there is work: a row that waits, or an order that is not settled.
+-- Whether there is work: a row that waits, or, where orders can move, one that is not settled.
 select
     exists (
         select 1 from dispatch_recommendations
         where status = 'PENDING'
     )
-    or exists (
+    or cast(:orders_move as boolean) and exists (
         select 1 from order_intents
         where settled_at is null
     ) as is_waiting;

@@ -19,6 +19,10 @@ select
     decided.decided_at
 from jsonb_populate_recordset(cast(null as order_intents), cast(:rows as jsonb)) as decided;
 
+-- name: server_clock
+-- When a pass over the orders begins.
+select clock_timestamp();
+
 -- name: take_ready
 -- Take the next order to hand over: from here on the broker may have it.
 with next as (
@@ -63,6 +67,7 @@ with next as (
     from order_intents as placed
     where
         placed.state in ('SENT', 'UNKNOWN', 'ACKED', 'PARTIAL')
+        and placed.asked_at < :pass_began
         and placed.asked_at < clock_timestamp() - make_interval(
             secs => case when placed.state = 'SENT' then :sending_seconds else :asking_seconds end
         )
@@ -107,10 +112,11 @@ where taken.client_order_id = :client_order_id and taken.posted_at is not null
 returning taken.*;
 
 -- name: record
--- Keep what was learnt of an order, under the claim by which it was asked about.
+-- Keep what was learnt of an order, under the claim by which it was asked about. One that somebody
+-- has replaced at the broker is told by another id there; ours keeps its first one.
 update order_intents
 set
-    state = :state, broker_order_id = coalesce(:broker_order_id, broker_order_id),
+    state = :state, broker_order_id = coalesce(broker_order_id, :broker_order_id),
     filled_qty = :filled_qty, filled_price = :filled_price, filled_at = :filled_at,
     reason = :reason, not_found = :not_found,
     settled_at = case when cast(:is_final as boolean) then coalesce(settled_at, clock_timestamp()) end

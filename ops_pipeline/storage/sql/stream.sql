@@ -28,7 +28,7 @@ update stream_leases
 set
     expires_at = clock_timestamp() + make_interval(secs => :seconds),
     connected_at = :connected_at,
-    alive_at = :alive_at,
+    alive_at = coalesce(:alive_at, alive_at),
     reason = :reason,
     written_at = clock_timestamp()
 where account = :account and epoch = :epoch;
