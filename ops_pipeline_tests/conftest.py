@@ -1,6 +1,7 @@
 """One embedded server for the session, one migrated template, one clone of it for each test."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,6 +38,7 @@ MARKS = {
 }
 # These begin before all others, in this order: the last to end would be waited for alone.
 LONGEST = (
+    "operations/test_runbook_faults.py",
     "proofs/test_chaos.py",
     "cli/test_up.py",
     "dispatcher/test_stream_faults.py",
@@ -61,6 +63,12 @@ LONGEST = (
     "defs/test_ingest.py",
     "cli/test_ingest_verbs.py",
 )
+
+
+def pytest_configure() -> None:
+    """Hear an interrupt also where a shell began this in the background, as the children do."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,6 +34,7 @@ _PEOPLE = re.compile(
     re.IGNORECASE,
 )
 MAX_TAGS = 300_000
+MAX_ENTRIES = 500
 _REFERENCE = re.compile(r"&#(?:[xX]([0-9a-fA-F]++)|([0-9]++));?")
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -80,24 +81,27 @@ class RssFeeds:
         """All that the feeds hold now, oldest first, undated last; one outcome for each feed.
 
         A feed cannot be asked for a span of time, so start and end choose nothing: what is older
-        or lies in the future is told too. A feed whose time to retry has not come is not asked.
+        or lies in the future is told too. A feed whose time to retry has not come is not asked; but
+        where that is so of all, the one whose time is nearest is: all of them fail together where
+        the network is away, and must not be waited for when it is back.
         """
         seconds = min(self._deadline_seconds, within_seconds)
         now, until = self._now(), time.monotonic() + seconds
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="feed")
         asked: dict[Feed, Future[FetchedNews]] = {}
-        for feed in self._feeds:
-            state = states.get(feed.name) or FeedState(feed.name)
-            if state.retry_at is None or state.retry_at <= now:
-                asked[feed] = pool.submit(
-                    self._ask, feed, state, now, (until, FEED_SHARE * seconds)
-                )
+        for feed, state in self._due(states, now):
+            asked[feed] = pool.submit(self._ask, feed, state, now, (until, FEED_SHARE * seconds))
         wait(asked.values(), timeout=seconds)
         pool.shutdown(wait=False, cancel_futures=True)
         answers = [_answer(feed, asked.get(feed)) for feed in self._feeds]
         entries = [entry for answer in answers for entry in answer.entries]
         outcomes = [outcome for answer in answers for outcome in answer.feeds]
         return FetchedNews(sorted(entries, key=_order), outcomes)
+
+    def _due(self, states: Mapping[str, FeedState], now: datetime) -> list[tuple[Feed, FeedState]]:
+        known = [(feed, states.get(feed.name) or FeedState(feed.name)) for feed in self._feeds]
+        due = [(feed, state) for feed, state in known if (state.retry_at or now) <= now]
+        return due or sorted(known, key=lambda each: each[1].retry_at or now)[:1]
 
     def _ask(
         self, feed: Feed, state: FeedState, now: datetime, bounds: tuple[float, float]
@@ -133,6 +137,8 @@ def parse_feed(
 ) -> list[NewsEntry]:
     """The entries of a document, each once, in its order; ends at the monotonic time `until`.
 
+    Of more than MAX_ENTRIES the newest are kept: an archive must not keep all others waiting.
+
     Raises:
         Refused: it is no feed, declares entities, or takes too long to read.
     """
@@ -153,7 +159,9 @@ def parse_feed(
             raise Refused("the feed takes too long to read")
         entry = _entry(feed, told, now)
         entries.setdefault(entry_key(clean(entry)), entry)
-    return list(entries.values())
+    newest = sorted(entries.values(), key=lambda entry: entry.published_at or now, reverse=True)
+    kept = {id(entry) for entry in newest[:MAX_ENTRIES]}
+    return [entry for entry in entries.values() if id(entry) in kept]
 
 
 def decoded(body: bytes, content_type: str) -> str:

@@ -1,5 +1,6 @@
 """Plays sessions through Dagster in this process: data, dispatch and checks, each as one run."""
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,8 @@ from ops_pipeline.dispatcher.replay import play
 from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.domain.session import Session
+from ops_pipeline.engine.forks import Worker
+from ops_pipeline.engine.launcher import worker_tags
 from ops_pipeline.settings import Mode
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -87,10 +90,12 @@ class Player:
         tags: dict[str, str] | None = None,
         run_config: dict[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
+        # A daemon of this mode, if one runs, sees that somebody is at work.
+        by = worker_tags(Worker.current(os.getpid()))
         return self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             run_config={**QUIET, **(run_config or {})},
-            tags={"ops/mode": self._mode.value, **(tags or {})},
+            tags={"ops/mode": self._mode.value, **by, **(tags or {})},
         )
 
 

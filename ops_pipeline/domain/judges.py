@@ -95,8 +95,8 @@ def skip_reasons(present: Present, rows: Rows) -> Found:
     observed = {"skipped": skipped, "executed_in_session": executed, "reason": row["reason"]}
     expected = f"an execution in the session, or fewer than {ranges.SKIPPED_MIN} skips in an hour"
     found = f"{skipped} skipped in an hour, {executed} executed in the session"
-    since = row["since"]
-    is_long = since is not None and present.now - since >= ranges.SKIPPED_FOR
+    begun_at = row["begun_at"]
+    is_long = begun_at is not None and present.now - begun_at >= ranges.SKIPPED_FOR
     if present.is_open and is_long and not executed and skipped >= ranges.SKIPPED_MIN:
         return Found(Level.MEDIUM, f"{found}: mostly {row['reason']}", observed, expected)
     return Found(Level.NORMAL, found, observed, expected)

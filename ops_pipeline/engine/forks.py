@@ -141,6 +141,8 @@ class ForkServer:
         if answer is None:
             raise ConnectionError("it gave no answer")
         if "error" in answer:
+            # What kept it from loading may be over: the next one loads again.
+            self._stop()
             raise ForksUnavailable(answer["error"])
         return Worker(answer["pid"], answer["started"])
 

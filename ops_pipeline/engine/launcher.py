@@ -141,8 +141,7 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             )
         except ForksUnavailable as error:
             raise DagsterLaunchFailedError(str(error)) from error  # type: ignore[no-untyped-call]
-        tag = f"{worker.pid} {worker.started!r}"
-        self._instance.add_run_tags(run.run_id, {WORKER_TAG: tag})
+        self._instance.add_run_tags(run.run_id, worker_tags(worker))
 
     def terminate(self, run_id: str) -> bool:
         """Interrupt the run, from whatever process; a run whose worker is gone is canceled here."""
@@ -265,6 +264,11 @@ def _folder_of(word: str) -> Path:
     if found is None or found.origin is None:
         raise ValueError(f"preload: there is no module {package}")
     return Path(found.origin).parent
+
+
+def worker_tags(worker: Worker) -> dict[str, str]:
+    """The tags of a run by which monitoring finds its process; also of one that was not forked."""
+    return {WORKER_TAG: f"{worker.pid} {worker.started!r}"}
 
 
 def _worker_of(run: DagsterRun) -> Worker | None:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from email.utils import format_datetime
 
 import pytest
 
 from ops_pipeline.clients.guard import MAX_BODY_BYTES
-from ops_pipeline.clients.rss import RssFeeds
+from ops_pipeline.clients.rss import MAX_ENTRIES, RssFeeds
 from ops_pipeline.domain.news import next_state
 from ops_pipeline.domain.values import Feed, FeedOutcome, FeedState, FeedStatus, NewsEntry
 from ops_pipeline_tests.clients.rss_server import (
@@ -115,11 +116,40 @@ def test_a_validator_that_cannot_be_sent_back_is_not_kept(server: FeedServer, et
 
 
 def test_a_feed_whose_time_has_not_come_is_not_asked(server: FeedServer) -> None:
-    source = following(server.feed("/a", a_feed()))
-    state = FeedState("/a", failures=3, retry_at=NOW + timedelta(seconds=1))
-    assert outcome_of(source, state) == FeedOutcome("/a", FeedStatus.BACKING_OFF)
-    assert server.requests == []
-    assert outcome_of(source, replace(state, retry_at=NOW)).status is FeedStatus.OK
+    source = following(server.feed("/a", a_feed()), server.feed("/b", a_feed()))
+    states = {"/a": FeedState("/a", failures=3, retry_at=NOW + timedelta(seconds=1))}
+    assert statuses(source, states) == [FeedStatus.BACKING_OFF, FeedStatus.OK]
+    assert [path for path, _ in server.requests] == ["/b"]
+    states["/a"] = replace(states["/a"], retry_at=NOW)
+    assert statuses(source, states) == [FeedStatus.OK, FeedStatus.OK]
+
+
+def test_where_no_feeds_time_has_come_the_nearest_is_asked(server: FeedServer) -> None:
+    source = following(*(server.feed(path, a_feed()) for path in ("/a", "/b", "/c")))
+    waits = {"/a": 9, "/b": 3, "/c": 6}
+    states = {
+        path: FeedState(path, failures=6, retry_at=NOW + timedelta(minutes=minutes))
+        for path, minutes in waits.items()
+    }
+    assert statuses(source, states) == [
+        FeedStatus.BACKING_OFF,
+        FeedStatus.OK,
+        FeedStatus.BACKING_OFF,
+    ]
+    assert [path for path, _ in server.requests] == ["/b"]
+
+
+def statuses(source: RssFeeds, states: dict[str, FeedState]) -> list[FeedStatus]:
+    return [outcome.status for outcome in source.fetch_news(START, NOW, states).feeds]
+
+
+def test_of_an_archive_the_newest_are_told(server: FeedServer) -> None:
+    dates = [NOW - timedelta(minutes=minutes) for minutes in range(MAX_ENTRIES + 100, 0, -1)]
+    items = "".join(
+        f"<item><title>{at}</title><pubDate>{format_datetime(at)}</pubDate></item>" for at in dates
+    )
+    found = following(server.feed("/a", rss(items))).fetch_news(START, NOW, {}).entries
+    assert [entry.published_at for entry in found] == dates[100:]
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -1,5 +1,6 @@
 """The check of the explanations: silent on a played morning, and it names what is gone."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from ops_pipeline.domain.acceptance import Level
 from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.domain.sentiment import FOR_PRODUCTION
 from ops_pipeline.domain.session import Calendar
+from ops_pipeline.engine.launcher import WORKER_TAG
 from ops_pipeline.operations.explain import explain_execution, explain_run
 from ops_pipeline.settings import Settings
 from ops_pipeline_tests.defs.markets import generated
@@ -214,6 +216,9 @@ def test_a_replay_prints_every_check_that_is_not_in_the_catalogue(morning: World
     morning.execute("delete from signals where minute = :minute", minute=opened(morning)["minute"])
     player = Player(morning.definitions, morning.instance, morning.settings.mode)
     verdicts = {verdict.name: verdict for verdict in _on_a_short_stack(player.check)}
+    # A daemon of the same mode does not give up what this process plays.
+    run = morning.instance.get_runs(limit=1)[0]
+    assert run.tags[WORKER_TAG].startswith(f"{os.getpid()} ")
     assert set(verdicts) >= {CHECK, FOR_PRODUCTION}
     assert set(verdicts) & set(NAMES) == set()
     assert len(verdicts) == 7

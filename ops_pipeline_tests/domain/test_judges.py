@@ -63,8 +63,8 @@ def test_backlog_state_judges_the_backlog(counts: dict[str, int], level: Level) 
 def test_skips_are_a_problem_an_hour_after_the_first_decision_without_an_execution(
     skipped: int, executed: int, minutes: int, level: Level
 ) -> None:
-    since = NOON - timedelta(minutes=minutes)
-    row = {"skipped": skipped, "executed": executed, "reason": "confidence", "since": since}
+    begun_at = NOON - timedelta(minutes=minutes)
+    row = {"skipped": skipped, "executed": executed, "reason": "confidence", "begun_at": begun_at}
     assert skip_reasons(RANGES, [row]).level is level
 
 

@@ -184,6 +184,16 @@ def test_what_cannot_be_loaded_is_named_at_each_request(
     assert not (tmp_path / "told").exists()
 
 
+def test_what_could_not_be_loaded_is_loaded_once_it_can_be(forks: Forks, tmp_path: Path) -> None:
+    (tmp_path / "forks_broken.py").write_text("raise OSError('no space left on device')")
+    server = forks("forks_work", "forks_broken")
+    with pytest.raises(ForksUnavailable, match="no space left"):
+        server.fork("forks_work:tell", path=str(tmp_path / "told"), words=["well"])
+    (tmp_path / "forks_broken.py").write_text("")
+    server.fork("forks_work:tell", path=str(tmp_path / "told"), words=["well"])
+    assert said(tmp_path / "told")
+
+
 @pytest.mark.parametrize(("limit", "outcome"), [(400, "refused"), (None, f"got {600 * 2**20}")])
 def test_fork_that_asks_for_too_much_memory_is_refused_it(
     forks: Forks, tmp_path: Path, limit: int | None, outcome: str

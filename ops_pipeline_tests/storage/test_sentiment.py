@@ -40,9 +40,9 @@ def test_a_text_waits_with_what_a_model_reads(connection: Connection) -> None:
     ]
 
 
-def test_texts_wait_in_the_order_in_which_they_were_known(connection: Connection) -> None:
+def test_what_was_known_last_is_scored_first(connection: Connection) -> None:
     tell(connection, "B", "A", "C")
-    assert [item.title for item in sentiment.unscored(connection, MODEL, 2)] == ["B", "A"]
+    assert [item.title for item in sentiment.unscored(connection, MODEL, 2)] == ["C", "A"]
 
 
 def test_one_text_of_two_stories_waits_once_and_was_known_first_then(

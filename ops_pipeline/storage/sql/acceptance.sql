@@ -31,7 +31,7 @@ select
 select
     count(*) filter (where executed) as executed,
     count(*) filter (where skipped_lately) as skipped,
-    min(ts) as since,
+    min(ts) as begun_at,
     mode() within group (order by failure_reason) filter (where skipped_lately) as reason
 from (
     select

@@ -1,5 +1,6 @@
 -- name: unscored
 -- Texts that this model has not scored nor been given up on, with the instant at which each was first known.
+-- The newest first: another model scores the whole past anew, which features look back on no more.
 select
     item.text_hash,
     coalesce(max(tried.attempts), 0) as attempts,
@@ -18,7 +19,7 @@ where
         where scored.text_hash = item.text_hash and scored.model = :model and scored.revision = :revision
     )
 group by item.text_hash
-order by available_at, item.text_hash
+order by available_at desc, item.text_hash
 limit :limit;
 
 -- name: insert_score
