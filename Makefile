@@ -12,6 +12,9 @@ JOBS ?= 3
 SEED ?= 1
 FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure test_settings.py)
 
+# What is compiled is kept, whatever the machine says: tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test check docs clean
 
 help:  ## show this help
@@ -38,14 +41,14 @@ install: .venv/.ready  ## set up .venv from the pinned constraints
 demo: install  ## play a generated market day end to end, then open the UI on it (UI=0: do not)
 	@$(BIN)/ops-pipeline demo $(if $(filter 0,$(UI)),--no-ui,--ui)
 
-check: install  ## lint, types, floors, SQL and the fast tests, under a minute
+check: install  ## lint, types, floors and the fast tests, about a minute
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/sqlfluff lint --quiet dbt_features/models dbt_features/tests ops_pipeline/storage/sql ops_pipeline/storage/migrations
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -m fast --randomly-seed=$(SEED) -n $(JOBS) --dist loadfile $(FAST)
 
-test: check .venv/.tested  ## everything: what check does, then all tests on real PostgreSQL, dbt and Dagster
+test: check .venv/.tested  ## everything: what check does, the SQL, then all tests on real PostgreSQL, dbt and Dagster
+	@$(BIN)/sqlfluff lint --quiet --processes 2 dbt_features/models dbt_features/tests ops_pipeline/storage/sql ops_pipeline/storage/migrations
 	@$(BIN)/python -m pytest -q -m 'not fast' --randomly-seed=$(SEED) -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 docs: install  ## write the generated pages again

@@ -11,6 +11,8 @@ from ops_pipeline.domain.errors import BadConfiguration, NotRunning
 from ops_pipeline.settings import load
 from ops_pipeline_tests.clients.ssm_server import NAME, REGION, SOMEBODY, aws, forget, put_by_hand
 
+pytestmark = pytest.mark.slow
+
 PARAMETER = SsmParameter(NAME, REGION)
 
 

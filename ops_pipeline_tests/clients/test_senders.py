@@ -13,6 +13,8 @@ from ops_pipeline.domain.alerts import Kind
 from ops_pipeline.local.ports import free_port
 from ops_pipeline_tests.clients.webhook import Webhook, opened
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hook() -> Iterator[Webhook]:

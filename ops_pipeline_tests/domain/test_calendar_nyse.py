@@ -10,7 +10,7 @@ import pytest
 
 from ops_pipeline.domain.session import NEW_YORK, Calendar, Session
 
-pytestmark = pytest.mark.recorded
+pytestmark = [pytest.mark.recorded, pytest.mark.slow]
 
 FIRST, LAST = date(2008, 1, 1), date(2026, 12, 31)
 SESSIONS, WHOLE_DAYS, HALF_DAYS = 4_780, 4_739, 41
