@@ -694,6 +694,12 @@ def _server_of_url(url: str) -> Server:
     base_name = unquote(parts.path.lstrip("/")) or DEFAULT_BASE_NAME
     if not parts.scheme.startswith("postgres") or not parts.hostname:
         raise BadConfiguration("DATABASE_URL must read postgresql://user:password@host:port/name")
+    if parts.query:
+        # Three clients connect, each from the parts: what is said here would be heard by none.
+        raise BadConfiguration(
+            "DATABASE_URL has options after a question mark, which nobody would keep",
+            "set them in libpq's variables, as PGSSLMODE and PGSSLROOTCERT",
+        )
     try:
         port = parts.port or 5432
     except ValueError:

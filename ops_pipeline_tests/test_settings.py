@@ -225,6 +225,11 @@ def test_a_contact_is_taken_without_the_blanks_around_it() -> None:
     assert loaded().contact == ""
 
 
+def test_options_of_a_database_url_are_refused_and_not_dropped() -> None:
+    with pytest.raises(BadConfiguration, match="options after a question mark"):
+        loaded(DATABASE_URL="postgresql://db.example/ops?sslmode=verify-full")
+
+
 def test_mode_alpaca_paper_is_live_on_the_exchanges_calendar_with_databases_of_its_own() -> None:
     settings = loaded("alpaca-paper", DATABASE_URL="postgresql://127.0.0.1/ops_pipeline")
     mode = settings.mode

@@ -120,4 +120,6 @@ def _until(text: str | None) -> datetime | None:
         raise BadInput(f"--until must be a time like 2026-10-14T15:00Z, not {text!r}") from None
     if until.tzinfo is None:
         raise BadInput(f"--until {text} has no time zone")
+    if until <= clock():
+        raise BadInput(f"--until {text} is over already")
     return until.astimezone(UTC)

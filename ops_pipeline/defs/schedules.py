@@ -37,6 +37,7 @@ from ops_pipeline.settings import Mode
 from ops_pipeline.storage.dispatch import is_waiting
 from ops_pipeline.storage.knowledge import clock, finished_minutes
 from ops_pipeline.storage.services import switches
+from ops_pipeline.storage.slo import is_unmeasured
 
 REPLAY = dg.SkipReason("replay: the driver is the clock")
 UNFINISHED = [
@@ -265,7 +266,10 @@ retention_schedule = _live_schedule(
 def slo_schedule(
     context: dg.ScheduleEvaluationContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> dg.RunRequest | dg.SkipReason:
-    """Measure a session five minutes after its close; in the sandbox, which has none, each hour."""
+    """Measure a session five minutes after its close; in the sandbox, which has none, each hour.
+
+    One that was slept through is measured in the first hour that is not.
+    """
     if not pipeline.mode.is_live:
         return REPLAY
     # The tick's own hour: one that comes late still measures the session that it was for.
@@ -273,7 +277,10 @@ def slo_schedule(
     session = session_to_measure(pipeline.calendar, at)
     has_just_closed = session.closes_at <= at < session.closes_at + FIRST_LOOK
     if pipeline.mode is not Mode.SANDBOX and not has_just_closed:
-        return dg.SkipReason("no session has closed in the last hour")
+        session = session if session.closes_at <= at else pipeline.calendar.before(session.day)
+        with pipeline.engine.connect() as connection:
+            if not is_unmeasured(connection, session):
+                return dg.SkipReason("no session has closed in the last hour")
     return dg.RunRequest(
         run_config={"ops": {"pipeline_slo": {"config": {"session": session.day.isoformat()}}}},
         tags={"ops/mode": pipeline.mode.value},

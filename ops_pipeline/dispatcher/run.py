@@ -101,7 +101,7 @@ def run_once(desk: Desk, now: datetime | None = None) -> RunReport:
             _close(connection, report, present)
             return report
     log.info("recommendations_claimed", extra={"data": {"count": len(claims)}})
-    report = _decide(desk, report, claims, now)
+    report = _decide(desk, report, claims, present, now)
     log.info("run_complete", extra={"data": {"run_id": str(report.run_id), **report.counts}})
     return report
 
@@ -152,12 +152,17 @@ def _close(connection: Connection, report: RunReport, finished_at: datetime) -> 
 
 
 def _decide(
-    desk: Desk, report: RunReport, claims: dict[int, int], now: datetime | None
+    desk: Desk,
+    report: RunReport,
+    claims: dict[int, int],
+    present: datetime,
+    now: datetime | None,
 ) -> RunReport:
     """Decide all claimed rows in one transaction; row by row where the database refuses that."""
     try:
         with desk.engine.begin() as connection:
-            closed = _work(connection, desk, report.run_id, claims, now)
+            decided_at = now or _later(connection, desk, present)
+            closed = _work(connection, desk, report.run_id, claims, decided_at)
             _close(connection, report, now or knowledge.read_now(connection, desk.mode))
         return report.with_closed(closed)
     except Exception as error:
@@ -165,7 +170,7 @@ def _decide(
             raise
         log.exception("batch_refused", extra={"data": {"count": len(claims)}})
     for claim in _in_order(desk, claims):
-        report = report.with_closed(_decide_alone(desk, report.run_id, dict([claim]), now))
+        report = report.with_closed(_decide_alone(desk, report.run_id, dict([claim]), present, now))
     with desk.engine.begin() as connection:
         _close(connection, report, now or knowledge.read_now(connection, desk.mode))
     return report
@@ -178,12 +183,13 @@ def _in_order(desk: Desk, claims: dict[int, int]) -> list[tuple[int, int]]:
 
 
 def _decide_alone(
-    desk: Desk, run_id: UUID, claim: dict[int, int], now: datetime | None
+    desk: Desk, run_id: UUID, claim: dict[int, int], present: datetime, now: datetime | None
 ) -> list[Closed]:
     """Decide one row; what cannot be written of it is a FAILED row, and harms no other."""
     try:
         with desk.engine.begin() as connection:
-            return _work(connection, desk, run_id, claim, now)
+            decided_at = now or _later(connection, desk, present)
+            return _work(connection, desk, run_id, claim, decided_at)
     except Exception as error:
         if is_outage(error):
             raise
@@ -195,16 +201,23 @@ def _decide_alone(
             Closed(owned.recommendation, Status.FAILED, failed, None)
             for owned in dispatch.owned(connection, claim)
         ]
-        dispatch.finish(connection, closed, now or knowledge.read_now(connection, desk.mode))
+        dispatch.finish(connection, closed, now or _later(connection, desk, present))
         return closed
 
 
+def _later(connection: Connection, desk: Desk, present: datetime) -> datetime:
+    """The present once the account is ours: since the claim a laptop may have slept.
+
+    A clock that was set back since is not followed: what was known at the claim is known.
+    """
+    dispatch.lock_account(connection)
+    return max(present, knowledge.read_now(connection, desk.mode))
+
+
 def _work(
-    connection: Connection, desk: Desk, run_id: UUID, claims: dict[int, int], now: datetime | None
+    connection: Connection, desk: Desk, run_id: UUID, claims: dict[int, int], now: datetime
 ) -> list[Closed]:
     dispatch.lock_account(connection)
-    # Not before: between the claim and here a laptop may have slept.
-    now = now or knowledge.read_now(connection, desk.mode)
     rows = dispatch.owned(connection, claims)
     if len(rows) < len(claims):
         log.warning("fence_lost", extra={"data": {"rows": len(claims) - len(rows)}})

@@ -25,13 +25,14 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check found."""
+    """What one check found; a silent one has not looked, and says so."""
 
     name: str
     level: Level
     finding: str
     observed: dict[str, Any] = field(default_factory=dict)
     expected: str = ""
+    is_silent: bool = False
 
     @property
     def is_normal(self) -> bool:

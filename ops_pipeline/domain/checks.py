@@ -105,7 +105,7 @@ class Check:
 
     def silent(self, reason: str) -> Verdict:
         """The verdict of a check that says nothing."""
-        return Verdict(self.name, Level.NORMAL, reason, {}, self.normal)
+        return Verdict(self.name, Level.NORMAL, reason, {}, self.normal, is_silent=True)
 
 
 CHECKS = (
@@ -181,7 +181,7 @@ CHECKS = (
         problem=f"> {ranges.EXECUTIONS_RUNAWAY} today (runaway, high), or 0 since the session"
         " before opened (stall, medium)",
         level=Level.HIGH,
-        next_step="runbook diagnose no-executions",
+        next_step="status",
         runbook="0-100 per day; problem > 200, or 0 for 24+ hours",
         kept=Kept.CORRECTED,
         why="CURRENT_DATE begins at midnight UTC, which is 19:00 or 20:00 in New York: today begins"
@@ -286,7 +286,7 @@ CHECKS = (
         problem="one that was given up for dead in the last day (low), or that nobody closes for"
         f" {ranges.OPEN_MINUTES} min (high)",
         level=Level.HIGH,
-        next_step="runbook diagnose stuck-processing",
+        next_step="runbook diagnose backlog-growing",
         runbook="NULL finished_at",
         kept=Kept.ADDED,
         why="Ten runs are ten minutes: query 4 forgets a run that died before. The next run closes"
@@ -317,7 +317,7 @@ CHECKS = (
         problem=f"< {ranges.BARS_SHARE:.0%} of tickers x minutes, from {ranges.BARS_MINUTES}"
         " minutes on",
         level=Level.MEDIUM,
-        next_step="runbook diagnose data-freshness-violations",
+        next_step="doctor",
         runbook="5,000-10,000 (7 tickers x 390 minutes x 1.2)",
         kept=Kept.CORRECTED,
         why="Its own arithmetic gives 3,276, and there is one bar for each minute, not 1.2: 2,730"
@@ -481,7 +481,7 @@ CHECKS = (
         normal="no rows",
         problem="any row",
         level=Level.CRITICAL,
-        next_step="runbook diagnose duplicate-executions",
+        next_step="halt",
         runbook="duplicate executions are a critical bug",
         kept=Kept.ADDED,
         why="The ledger holds what we decided once; that the broker took it once is the broker's to"
@@ -516,7 +516,7 @@ CHECKS = (
         problem="something is present but invalid (high); an older version runs, or what was set"
         f" for a time is {ranges.SETTINGS_SECONDS} s late (medium); SSM does not answer (low)",
         level=Level.HIGH,
-        next_step="config diff",
+        next_step="config show",
         runbook="log all changes",
         kept=Kept.ADDED,
         why="A change by hand is recorded as a version within a tick; what cannot be used stops the"

@@ -102,7 +102,7 @@ class Keeper:
             return
         if one.was_started:
             one.was_started, one.deaths = False, one.deaths + 1
-            wait = min(FIRST_WAIT * 2 ** (one.deaths - 1), LONGEST_WAIT)
+            wait = min(FIRST_WAIT * 2 ** min(one.deaths - 1, 10), LONGEST_WAIT)
             one.not_before = now + wait
             log.warning("%s is gone, it starts again in %g s", one.name, wait)
         if now >= one.not_before:

@@ -13,6 +13,8 @@ from ops_pipeline.storage import dispatch
 from ops_pipeline.storage.acceptance import verdicts
 
 FOUND_BY = "acceptance"
+# So many changes of the trading state are looked at for a halt that was lifted.
+LOOKED_BACK = 1_000
 
 
 def examine(
@@ -31,8 +33,15 @@ def examine(
 
 
 def halt_at_duplicates(connection: Connection, found: Collection[Verdict]) -> None:
-    """Set HALTED where these verdicts name a duplicate execution, unless it is."""
+    """Set HALTED where these verdicts name a duplicate execution, unless it is.
+
+    Once for the same duplicates: the ledger keeps them for ever, and a person has resumed since.
+    """
     doubled = [each for each in found if each.name == DUPLICATES and not each.is_normal]
-    if doubled and dispatch.read_trading_state(connection) != HALTED:
-        reason = f"duplicate executions: {doubled[0].finding}"
+    if not doubled or dispatch.read_trading_state(connection) == HALTED:
+        return
+    named = sorted(doubled[0].observed["recommendation_ids"])
+    reason = f"duplicate executions: recommendations {', '.join(map(str, named))}"
+    changes = dispatch.trading_state_changes(connection, LOOKED_BACK)
+    if (FOUND_BY, reason) not in {(change.changed_by, change.reason) for change in changes}:
         dispatch.set_trading_state(connection, HALTED, FOUND_BY, reason)

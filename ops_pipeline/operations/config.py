@@ -295,7 +295,9 @@ class _Look:
             return
         known = self.version.overrides
         try:
-            wanted = known.changed(read_overrides(text))
+            # A key that says what it said is not changed: what is set for a time still returns.
+            said = read_overrides(text)
+            wanted = known.changed({k: v for k, v in said.items() if known.values.get(k) != v})
             _effective(self._settings, self.version.base, wanted.values)
         except ValueError as error:
             self.refuse(Source.SSM, f"{self._parameter.name} {error}", self._parameter.changed_by())

@@ -92,7 +92,9 @@ class Processes:
 
 
 def _checks(settings: Settings, engine: Engine, now: datetime) -> list[Verdict]:
-    return examine(engine, now, settings.mode.calendar, is_live=True)
+    # One that has not looked does not end what it has found before.
+    found = examine(engine, now, settings.mode.calendar, is_live=True)
+    return [verdict for verdict in found if not verdict.is_silent]
 
 
 def _machine(settings: Settings, engine: Engine, now: datetime) -> list[Verdict]:

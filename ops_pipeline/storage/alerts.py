@@ -305,12 +305,20 @@ def _suppressions(connection: Connection, seen: Sequence[Alert], now: datetime) 
 def _wanted_by(
     connection: Connection, row: RowMapping, channels: Sequence[Channel], now: datetime
 ) -> list[str]:
+    about = {"alert_id": row["alert_id"]}
+    if row["kind"] == Kind.RAISED:
+        # Or what is worse now would wait behind it.
+        _drop_held(connection, row["alert_id"], now, "it grew worse before the quiet hours ended")
     if row["kind"] != Kind.RESOLVED:
         return [channel.name for channel in channels if channel.wants(Level(row["level"]))]
-    about = {"alert_id": row["alert_id"]}
-    connection.execute(query("alerts", "drop_held"), {**about, "now": now})
+    _drop_held(connection, row["alert_id"], now, "over before the quiet hours were")
     told: set[str] = set(connection.execute(query("alerts", "told_channels"), about).scalars())
     return [channel.name for channel in channels if channel.name in told]
+
+
+def _drop_held(connection: Connection, alert_id: int, now: datetime, reason: str) -> None:
+    held = {"alert_id": alert_id, "now": now, "reason": reason}
+    connection.execute(query("alerts", "drop_held"), held)
 
 
 def _inserted(connection: Connection, alert: Alert) -> list[Alert]:

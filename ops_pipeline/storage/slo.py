@@ -66,6 +66,16 @@ def sizes(connection: Connection, dagster: Connection, at: datetime) -> Sizes:
     )
 
 
+def is_unmeasured(connection: Connection, session: Session) -> bool:
+    """Whether a session that is over had minutes, and was not measured since its close."""
+    asked = {
+        "session_date": session.day,
+        "opens_at": session.opens_at,
+        "closes_at": session.closes_at,
+    }
+    return bool(connection.execute(query("slo", "is_unmeasured"), asked).scalar_one())
+
+
 def is_newest(connection: Connection, session_date: date) -> bool:
     """Whether no later session was measured; only then are sizes of the present this session's."""
     found = connection.execute(query("slo", "is_newest"), {"session_date": session_date})

@@ -166,6 +166,11 @@ def test_a_replay_is_not_flattened_by_hand(active: Run) -> None:
     assert (answer.code, answer.err.count("\n")) == (6, 1)
 
 
+def test_a_service_is_not_switched_off_until_a_time_that_is_over(active: Run) -> None:
+    answer = active("service", "disable", "rss-ingest", "--until", "2020-01-02T03:00Z")
+    assert (answer.code, "is over already" in answer.err) == (2, True)
+
+
 def test_every_switch_of_a_service_is_kept_with_who_and_why(
     active: Run, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,7 @@ def test_duplicate_execution_halts_trading_once_and_says_why(normal: World) -> N
     ask(normal, ACCEPTANCE)
     changes = normal.rows("select state, changed_by, reason from trading_state_changes")
     assert [tuple(row.values()) for row in changes] == [
-        ("HALTED", "acceptance", "duplicate executions: 1 executed twice")
+        ("HALTED", "acceptance", "duplicate executions: recommendations 1")
     ]
     assert normal.value("select state from trading_state") == "HALTED"
 

@@ -25,6 +25,7 @@ from ops_pipeline.defs.schedules import (
 from ops_pipeline.domain.session import MINUTE, NEW_YORK
 from ops_pipeline.domain.stages import DATA_STAGES, DISPATCH, NEWS, SENTIMENT, Stage
 from ops_pipeline.settings import Mode, PartitionWindow, Settings
+from ops_pipeline.storage.knowledge import insert_stage_minutes
 from ops_pipeline.storage.services import Switch, upsert_switch
 from ops_pipeline_tests.defs.world import END, STAGES, START, World, open_world
 
@@ -426,6 +427,18 @@ def test_session_is_measured_five_minutes_after_its_close(
 def test_nothing_is_measured_at_another_hour(market_hours: World, at: datetime) -> None:
     answer = ask_schedule(market_hours, slo_schedule, at)
     assert reason(answer) == "no session has closed in the last hour"
+
+
+def test_a_session_that_was_slept_through_is_measured_in_the_next_hour_that_is_not(
+    market_hours: World,
+) -> None:
+    session = market_hours.pipeline.calendar.on(date(2025, 11, 26))
+    assert session is not None
+    with market_hours.pipeline.engine.begin() as connection:
+        minutes = [(session, session.opens_at)]
+        insert_stage_minutes(connection, "signals", minutes, {}, "a run")
+    # The day after is a holiday, the next one has begun.
+    assert measured(ask_schedule(market_hours, slo_schedule, utc(28, 16))) == "2025-11-26"
 
 
 def new_york(text: str) -> datetime:

@@ -32,6 +32,8 @@ def live(template: Settings, tmp_path: Path) -> Iterator[World]:
             connection.execute(f'drop database if exists "{name}" with (force)')
             connection.execute(f'create database "{name}"')
         world.settings = replace(world.settings, var_dir=tmp_path)
+        # Of what was made a moment ago no minute is due yet.
+        world.execute("update installation set created_at = clock_timestamp()")
         os.environ.update(world.settings.environment())
         shutil.copy(PROJECT_DIR / "dagster.yaml", tmp_path)
         world.instance = dg.DagsterInstance.from_config(str(tmp_path))

@@ -22,14 +22,16 @@ from ops_pipeline.local.ports import free_port
 from ops_pipeline.local.processes import Process, ProcessTable
 from ops_pipeline.operations.acceptance import examine
 from ops_pipeline.operations.alerts import Watch, send_test
-from ops_pipeline.operations.looks import Look, Processes
+from ops_pipeline.operations.looks import Look, Processes, looks_of
 from ops_pipeline.settings import AlertChannel, Mode, Settings
 from ops_pipeline.storage import alerts as storage
 from ops_pipeline.storage import dispatch
 from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.services import Switch, upsert_switch
 from ops_pipeline_tests.builders import NOON, at
 from ops_pipeline_tests.clients.webhook import Webhook, opened
+from ops_pipeline_tests.operations.scenes import a_ward
 from ops_pipeline_tests.storage.rows import (
     CONFIG,
     TS,
@@ -145,11 +147,11 @@ def stuck(connection: Any) -> None:
     dispatch.finish_run(connection, run_id, TS, released=0, expired=0)
 
 
-def duplicate(connection: Any) -> None:
+def duplicate(connection: Any, ticker: str = "AAPL") -> None:
     unique = "dispatch_executions_recommendation_id_key"
-    connection.execute(text(f"alter table dispatch_executions drop constraint {unique}"))
+    connection.execute(text(f"alter table dispatch_executions drop constraint if exists {unique}"))
     connection.execute(text("set local session_replication_role = replica"))
-    row, run_id = put_recommendation(connection), put_run(connection)
+    row, run_id = put_recommendation(connection, ticker=ticker), put_run(connection)
     dispatch.finish_run(connection, run_id, TS, released=0, expired=0)
     for _ in range(2):
         put_execution(connection, row, dispatcher_run_id=run_id)
@@ -186,6 +188,35 @@ def put_right(connection: Any) -> None:
         connection.execute(text(statement), known)
     closed = "update dispatcher_runs set finished_at = :ts, outcome = 'ABANDONED'"
     connection.execute(text(f"{closed} where finished_at is null"), {"ts": TS})
+
+
+def test_a_halt_for_a_duplicate_is_lifted_until_there_is_another(engine: Engine) -> None:
+    def state(said: str | None = None) -> str:
+        with engine.begin() as connection:
+            if said:
+                dispatch.set_trading_state(connection, said, "night", "the cause is known")
+        examine(engine, TS, Mode.REPLAY.calendar, is_live=False, names=["duplicate_executions"])
+        with engine.connect() as connection:
+            return dispatch.read_trading_state(connection)
+
+    with engine.begin() as connection:
+        duplicate(connection)
+    assert state() == HALTED
+    assert state(ACTIVE) == ACTIVE
+    with engine.begin() as connection:
+        duplicate(connection, "MSFT")
+    assert state() == HALTED
+
+
+def test_a_check_that_is_silent_ends_no_alert(template: Settings, tmp_path: Path) -> None:
+    with a_ward(template, tmp_path) as ward:
+        looks = looks_of(ward.settings, ward.engine)
+        (checks,) = [each for each in looks if each.source == ACCEPTANCE]
+        before = {verdict.name for verdict in checks.ask(clock())}
+        with ward.engine.begin() as connection:
+            upsert_switch(connection, Switch(DISPATCH, is_enabled=False))
+        after = {verdict.name for verdict in checks.ask(clock())}
+    assert "backlog_state" in before - after
 
 
 @pytest.mark.parametrize("name", QUERIES)

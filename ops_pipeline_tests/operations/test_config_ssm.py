@@ -121,6 +121,17 @@ def test_what_was_set_for_a_time_leaves_the_parameter_as_well(
     assert held() == {"max_attempts": 2}
 
 
+def test_a_whole_document_that_is_put_back_by_hand_leaves_what_was_set_for_a_time(
+    engine: Engine, paired: Settings
+) -> None:
+    put(engine, paired, confidence_min=0.6, until=NOW + HOUR)
+    put_by_hand('{"confidence_min": 0.6, "max_attempts": 2}')
+    assert settle(engine, paired, NOW).changes == {"max_attempts": [3, 2]}
+    after = settle(engine, paired, NOW + HOUR)
+    assert after.changes["confidence_min"][0] == 0.6
+    assert held() == {"max_attempts": 2}
+
+
 def test_a_parameter_that_is_taken_away_drops_nothing(engine: Engine, paired: Settings) -> None:
     made = put(engine, paired, max_attempts=2)
     forget()

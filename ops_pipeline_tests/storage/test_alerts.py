@@ -131,6 +131,17 @@ def test_quiet_hours_hold_what_is_below_high_but_not_on_the_console(connection: 
     assert send(connection, DESK, CONSOLE, quiet=True, ticks=240) == [("desk", "opened")]
 
 
+def test_what_grows_worse_in_quiet_hours_does_not_wait_behind_what_is_held(
+    connection: Connection,
+) -> None:
+    look(connection, bad(Level.MEDIUM))
+    assert send(connection, DESK, quiet=True) == []
+    look(connection, bad(Level.CRITICAL), first=1)
+    assert send(connection, DESK, quiet=True, ticks=1) == [("desk", "raised")]
+    assert send(connection, DESK, quiet=True, ticks=300) == []
+    assert states(connection) == [("desk", "opened", "DROPPED"), ("desk", "raised", "SENT")]
+
+
 def test_what_is_over_before_quiet_hours_end_is_dropped(connection: Connection) -> None:
     look(connection, bad(Level.MEDIUM))
     assert send(connection, DESK, quiet=True) == []

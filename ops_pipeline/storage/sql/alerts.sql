@@ -145,9 +145,9 @@ set is_passed_on = true
 where id = any(cast(:ids as bigint[]));
 
 -- name: drop_held
--- What was held for quiet hours and is over before them: nobody has to hear of it.
+-- What was held for quiet hours, and is over before them or has grown worse: nobody has to hear of it.
 update alert_deliveries as held
-set state = 'DROPPED', last_error = 'over before the quiet hours were'
+set state = 'DROPPED', last_error = :reason
 from alert_messages as said
 where
     held.message_id = said.id and said.alert_id = :alert_id

@@ -1,3 +1,15 @@
+-- name: is_unmeasured
+-- Whether a session had minutes, and was not measured since its close.
+select
+    exists (
+        select 1 from stage_minutes
+        where stage = 'signals' and minute >= :opens_at and minute < :closes_at
+    )
+    and not exists (
+        select 1 from pipeline_slo_counters
+        where session_date = :session_date and measured_at >= :closes_at
+    ) as is_unmeasured;
+
 -- name: measure
 -- The phases of a session's minutes in [opens_at, until), and what the session counts as a whole.
 -- A minute is taken in its own turn by a run that goes no further, and that has begun when the next
