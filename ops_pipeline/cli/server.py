@@ -14,7 +14,7 @@ from ops_pipeline.local.keeper import table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import KEEPER, Mode, Settings, load
 from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
-from ops_pipeline.storage.engine import opened, reachable
+from ops_pipeline.storage.engine import opened, reachable, wait_for_disk
 from ops_pipeline.storage.migrate import migrate
 from ops_pipeline.storage.universe import replace_universe, universe
 
@@ -86,6 +86,8 @@ def connected(mode: Mode | None) -> Iterator[tuple[Settings, Connection]]:
         opened(settings) as engine,
         engine.begin() as connection,
     ):
+        # What an operator was told is done outlives the crash of the next moment.
+        wait_for_disk(connection)
         yield settings, connection
 
 

@@ -18,7 +18,7 @@ from ops_pipeline.domain.values import Position
 from ops_pipeline.operations.operator import operator
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage import dispatch, knowledge
-from ops_pipeline.storage.engine import opened
+from ops_pipeline.storage.engine import opened, wait_for_disk
 from ops_pipeline.storage.execution import live_fills
 
 Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
@@ -90,6 +90,7 @@ def _changed(state: str, reason: str, mode: ModeOption) -> Iterator[tuple[Settin
     """The database after the change: it holds, whatever comes of reading what is held."""
     with existing_server(mode) as settings, opened(settings) as engine:
         with engine.begin() as connection:
+            wait_for_disk(connection)
             dispatch.set_trading_state(connection, state, operator(settings), reason)
         with engine.connect() as connection:
             yield settings, connection

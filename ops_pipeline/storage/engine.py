@@ -75,6 +75,11 @@ def open_engine(
     )
 
 
+def wait_for_disk(connection: Connection) -> None:
+    """Have this transaction on disk when it is committed, also in a replay, which does without."""
+    connection.execute(text("set local synchronous_commit = on"))
+
+
 @contextmanager
 def opened(settings: Settings, database: str | None = None) -> Iterator[Engine]:
     """An engine on one database, by default the pipeline's, for as long as it is needed."""

@@ -8,6 +8,7 @@ from datetime import date
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
+from ops_pipeline.cli.server import connected
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.dispatch import read_trading_state, trading_state_changes
 from ops_pipeline.storage.engine import open_engine
@@ -193,3 +194,15 @@ def test_the_trade_stream_is_no_service_of_the_tick_and_says_what_stops_trading(
     answer = active("service", "disable", "trade-stream")
     assert (answer.code, len(answer.error_lines)) == (2, 1)
     assert "ops-pipeline halt" in answer.err
+
+
+def test_what_an_operator_was_told_is_on_disk_though_a_replay_does_without(
+    active: Run, server: Settings
+) -> None:
+    engine = open_engine(server)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("show synchronous_commit").scalar() == "off"
+    engine.dispose()
+    with connected(server.mode) as (_, connection):
+        assert connection.exec_driver_sql("show synchronous_commit").scalar() == "on"
+    assert active("service", "enable", "rss-ingest").code == 0
