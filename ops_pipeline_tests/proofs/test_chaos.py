@@ -24,7 +24,7 @@ from ops_pipeline.proofs.chaos.plan import (
 
 STARTED = datetime(2026, 11, 24, tzinfo=UTC)
 SEEDS = 2
-TRIES = 4
+TRIES = 20
 
 
 @pytest.fixture(scope="module")
