@@ -216,6 +216,7 @@ def hear(settings: Settings, code_version: str = __version__) -> Lease:
         assert lease
         now = clock()
         keep_lease(connection, lease, 60, connected_at=now, alive_at=now, reason="")
+        keep_pass(connection, lease, now, [])
     return lease
 
 

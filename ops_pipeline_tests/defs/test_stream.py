@@ -30,6 +30,7 @@ def hear(world: World) -> Lease:
         lease = stream.take_lease(connection, ACCOUNT, "test", "1", 60)
         assert lease
         stream.keep_lease(connection, lease, 60, connected_at=now, alive_at=now, reason="")
+        stream.keep_pass(connection, lease, now, [])
     return lease
 
 
