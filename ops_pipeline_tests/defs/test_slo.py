@@ -149,7 +149,9 @@ def test_growth_is_told_from_the_second_look_on(live: World) -> None:
         grown=grown,
     )
     outcome = measure(live)
-    assert (numbers(outcome)["event_log_mb_per_day"].value or 0) >= grown / MEGABYTE
+    # PostgreSQL gives emptied pages back by itself: a little less than was counted is true, too.
+    told = numbers(outcome)["event_log_mb_per_day"].value
+    assert told == pytest.approx(grown / MEGABYTE, rel=0.05)
     assert failed(outcome) == {}
     live.execute("update pipeline_slo_counters set event_log_bytes_since = -1000000000")
     assert failed(measure(live)) == {GROWTH: dg.AssetCheckSeverity.WARN}
