@@ -9,17 +9,19 @@ from sqlalchemy import Connection
 
 from ops_pipeline.cli.console import ModeOption, say
 from ops_pipeline.cli.server import connected, existing_server
-from ops_pipeline.dispatcher.exits import propose_flatten
-from ops_pipeline.dispatcher.snapshot import read_account
+from ops_pipeline.dispatcher.exits import closable, propose_flatten
+from ops_pipeline.dispatcher.snapshot import Account, read_account
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.execution import Book
 from ops_pipeline.domain.gates import ACTIVE, HALTED, REDUCING
+from ops_pipeline.domain.stages import DISPATCH
 from ops_pipeline.domain.values import Position
 from ops_pipeline.operations.operator import operator
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage import dispatch, knowledge
 from ops_pipeline.storage.engine import opened, wait_for_disk
 from ops_pipeline.storage.execution import live_fills
+from ops_pipeline.storage.services import switches
 
 Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
 GOES_ON = "data, signals and checks go on; recommendations are skipped with that reason"
@@ -68,21 +70,39 @@ def flatten(
             raise Unsafe("a replay is flat each evening by itself", "use it with --mode")
         now = knowledge.read_now(connection, settings.mode)
         account = read_account(connection, now, settings.mode.calendar)
-        held = sorted(account.book.positions.values(), key=lambda position: position.ticker)
-        if not apply:
-            say(f"would close {_named(held)}" if held else "nothing is held")
-            say("and would set REDUCING, so that nothing is opened; add --apply to do it")
-            return
-        if account.session is None:
-            raise Unsafe("the market is closed: no order could be filled", "try again at its open")
-        dispatch.set_trading_state(connection, REDUCING, operator(settings), reason or "flatten")
-        closing = propose_flatten(connection, account)
-    _say(settings, f"REDUCING: nothing is opened any more; {GOES_ON}")
-    say(f"closed by the next run of the dispatcher: {_named(closing)}" if closing else "no order")
+        _refuse_in_vain(connection, account)
+        if apply:
+            who = operator(settings)
+            dispatch.set_trading_state(connection, REDUCING, who, reason or "flatten")
+            closing = propose_flatten(connection, account)
+        else:
+            closing = closable(account)
+    held = sorted(account.book.positions.values(), key=lambda position: position.ticker)
     left = [position for position in held if position not in closing]
+    if apply:
+        _say(settings, f"REDUCING: nothing is opened any more; {GOES_ON}")
+        done = f"closed by the next run of the dispatcher: {_named(closing)}"
+    else:
+        done = f"would close {_named(closing)}"
+    say(done if closing else "no order" if held else "nothing is held")
     if left:
         say(f"left, being closed already or in quarantine: {_named(left)}")
-    say("next: ops-pipeline status, to see it done; ops-pipeline resume, to trade again")
+    if apply:
+        say("next: ops-pipeline status, to see it done; ops-pipeline resume, to trade again")
+    else:
+        say("and would set REDUCING, so that nothing is opened; add --apply to do it")
+
+
+def _refuse_in_vain(connection: Connection, account: Account) -> None:
+    """Nothing is promised that nobody would do: what is queued now lapses within minutes."""
+    if account.session is None:
+        raise Unsafe("the market is closed: no order could be filled", "try again at its open")
+    services = switches(connection, account.now)
+    if not any(one.is_enabled for one in services if one.stage == DISPATCH):
+        raise Unsafe(
+            "the dispatcher is switched off: nothing would be closed",
+            f"ops-pipeline service enable {DISPATCH.service}",
+        )
 
 
 @contextmanager

@@ -41,16 +41,22 @@ def propose_exits(connection: Connection, account: Account, config: DispatcherCo
 
 
 def propose_flatten(connection: Connection, account: Account) -> list[Position]:
-    """Queue a closing recommendation for each position, whatever it is worth. Returns them.
+    """Queue a closing recommendation for each closable position. Returns those that are new."""
+    due = [(position, FLATTEN) for position in closable(account)]
+    return [position for position, _ in _queue(connection, account, due)]
 
-    One that is in quarantine, or that is being closed already, is left as it is.
+
+def closable(account: Account) -> list[Position]:
+    """The positions that may be closed, by ticker.
+
+    A quarantined ticker is left to a person: its price, or the number of its shares, may be wrong.
+    What an order at work already closes is not closed twice.
     """
-    due = [
-        (position, FLATTEN)
+    return [
+        position
         for ticker, position in sorted(account.book.positions.items())
         if ticker not in account.quarantined and account.book.held(ticker) != 0
     ]
-    return [position for position, _ in _queue(connection, account, due)]
 
 
 def _queue(
@@ -70,19 +76,13 @@ def _queue(
 
 
 def due_positions(account: Account, config: DispatcherConfig) -> list[tuple[Position, str]]:
-    """The positions that should be closed now, by ticker, and why.
-
-    A quarantined ticker is left to a person: its price, or the number of its shares, may be wrong.
-    """
+    """The positions that should be closed now, by ticker, and why."""
     return [
         (position, reason)
-        for ticker, position in sorted(account.book.positions.items())
-        if ticker not in account.quarantined
-        # What an order at work already sells is not sold twice.
-        and account.book.held(ticker) != 0
-        and (
+        for position in closable(account)
+        if (
             reason := exit_reason(
-                position, account.bars.get(ticker), account.session, account.now, config
+                position, account.bars.get(position.ticker), account.session, account.now, config
             )
         )
     ]

@@ -41,6 +41,26 @@ class Desk:
     broker: Broker = field(default_factory=SimulatedBroker)
 
 
+@dataclass
+class _Present:
+    """The present of one run, read anew at each step: since the claim a laptop may have slept.
+
+    A clock that is set back meanwhile is not followed: what was known at the claim is known.
+    """
+
+    mode: Mode
+    given: datetime | None
+    _last: datetime | None = None
+
+    def read(self, connection: Connection) -> datetime:
+        """What was given, or else the mode's clock."""
+        if self.given:
+            return self.given
+        now = knowledge.read_now(connection, self.mode)
+        self._last = max(self._last or now, now)
+        return self._last
+
+
 @dataclass(frozen=True)
 class RunReport:
     """What one run did."""
@@ -93,15 +113,15 @@ def run_until_idle(desk: Desk, now: datetime | None = None) -> list[RunReport]:
 
 def run_once(desk: Desk, now: datetime | None = None) -> RunReport:
     """One run over at most `max_signals_per_run` recommendations."""
-    report = RunReport(run_id=uuid4())
+    report, present = RunReport(run_id=uuid4()), _Present(desk.mode, now)
     with desk.engine.begin() as connection:
-        present = now or knowledge.read_now(connection, desk.mode)
-        report, claims = _take(connection, desk, report, present)
+        claimed_at = present.read(connection)
+        report, claims = _take(connection, desk, report, claimed_at)
         if not claims:
-            _close(connection, report, present)
+            _close(connection, report, claimed_at)
             return report
     log.info("recommendations_claimed", extra={"data": {"count": len(claims)}})
-    report = _decide(desk, report, claims, present, now)
+    report = _decide(desk, report, claims, present)
     log.info("run_complete", extra={"data": {"run_id": str(report.run_id), **report.counts}})
     return report
 
@@ -151,28 +171,21 @@ def _close(connection: Connection, report: RunReport, finished_at: datetime) -> 
     )
 
 
-def _decide(
-    desk: Desk,
-    report: RunReport,
-    claims: dict[int, int],
-    present: datetime,
-    now: datetime | None,
-) -> RunReport:
+def _decide(desk: Desk, report: RunReport, claims: dict[int, int], present: _Present) -> RunReport:
     """Decide all claimed rows in one transaction; row by row where the database refuses that."""
     try:
         with desk.engine.begin() as connection:
-            decided_at = now or _later(connection, desk, present)
-            closed = _work(connection, desk, report.run_id, claims, decided_at)
-            _close(connection, report, now or knowledge.read_now(connection, desk.mode))
+            closed = _work(connection, desk, report.run_id, claims, present)
+            _close(connection, report, present.read(connection))
         return report.with_closed(closed)
     except Exception as error:
         if is_outage(error):
             raise
         log.exception("batch_refused", extra={"data": {"count": len(claims)}})
     for claim in _in_order(desk, claims):
-        report = report.with_closed(_decide_alone(desk, report.run_id, dict([claim]), present, now))
+        report = report.with_closed(_decide_alone(desk, report.run_id, dict([claim]), present))
     with desk.engine.begin() as connection:
-        _close(connection, report, now or knowledge.read_now(connection, desk.mode))
+        _close(connection, report, present.read(connection))
     return report
 
 
@@ -183,13 +196,12 @@ def _in_order(desk: Desk, claims: dict[int, int]) -> list[tuple[int, int]]:
 
 
 def _decide_alone(
-    desk: Desk, run_id: UUID, claim: dict[int, int], present: datetime, now: datetime | None
+    desk: Desk, run_id: UUID, claim: dict[int, int], present: _Present
 ) -> list[Closed]:
     """Decide one row; what cannot be written of it is a FAILED row, and harms no other."""
     try:
         with desk.engine.begin() as connection:
-            decided_at = now or _later(connection, desk, present)
-            return _work(connection, desk, run_id, claim, decided_at)
+            return _work(connection, desk, run_id, claim, present)
     except Exception as error:
         if is_outage(error):
             raise
@@ -201,23 +213,15 @@ def _decide_alone(
             Closed(owned.recommendation, Status.FAILED, failed, None)
             for owned in dispatch.owned(connection, claim)
         ]
-        dispatch.finish(connection, closed, now or _later(connection, desk, present))
+        dispatch.finish(connection, closed, present.read(connection))
         return closed
 
 
-def _later(connection: Connection, desk: Desk, present: datetime) -> datetime:
-    """The present once the account is ours: since the claim a laptop may have slept.
-
-    A clock that was set back since is not followed: what was known at the claim is known.
-    """
-    dispatch.lock_account(connection)
-    return max(present, knowledge.read_now(connection, desk.mode))
-
-
 def _work(
-    connection: Connection, desk: Desk, run_id: UUID, claims: dict[int, int], now: datetime
+    connection: Connection, desk: Desk, run_id: UUID, claims: dict[int, int], present: _Present
 ) -> list[Closed]:
     dispatch.lock_account(connection)
+    now = present.read(connection)  # Not before the account is ours.
     rows = dispatch.owned(connection, claims)
     if len(rows) < len(claims):
         log.warning("fence_lost", extra={"data": {"rows": len(claims) - len(rows)}})

@@ -162,6 +162,18 @@ def test_flatten_opens_nothing_and_closes_all_with_the_next_run(
     assert "REDUCING since" in run("status", "--mode", "sandbox").out
 
 
+@pytest.mark.parametrize("apply", [(), ("--apply",)])
+def test_flatten_promises_nothing_that_the_dispatcher_would_not_do(
+    run: Run,  # noqa: F811 - the fixture
+    holding: Settings,
+    apply: tuple[str, ...],
+) -> None:
+    run("service", "disable", "dispatcher", "--mode", "sandbox")
+    answer = run("flatten", "--mode", "sandbox", *apply)
+    assert (answer.code, state(holding), closing(holding)) == (6, "ACTIVE", [])
+    assert "ops-pipeline service enable dispatcher" in answer.err
+
+
 def test_a_replay_is_not_flattened_by_hand(active: Run) -> None:
     answer = active("flatten", "--apply")
     assert (answer.code, answer.err.count("\n")) == (6, 1)

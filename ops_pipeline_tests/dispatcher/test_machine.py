@@ -305,7 +305,8 @@ class Dispatchers(RuleBasedStateMachine):
         before = self.rows(lost)
 
         def go() -> None:
-            report = running._decide(self.desk, woken.report, woken.claims, woken.present, self.now)
+            present = running._Present(self.desk.mode, self.now)
+            report = running._decide(self.desk, woken.report, woken.claims, present)
             assert report.simulated + report.executed + report.skipped + report.failed == len(
                 woken.claims
             ) - len(lost)
