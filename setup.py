@@ -43,7 +43,7 @@ setup(
         "starlette>=0.40",  # the web guard; these two come with dagster-webserver
         "uvicorn>=0.30",
         "websockets>=13",  # the sandbox's stream; alpaca-py brings it too
-        "psutil>=6,<8",
+        "psutil>=7.1,<8",
         "pyyaml>=6,<7",
         "rich>=13,<16",
         "tenacity>=9,<10",

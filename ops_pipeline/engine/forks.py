@@ -26,10 +26,10 @@ from typing import Any
 
 import psutil
 
+from ops_pipeline.engine.starts import Start, began_at, start_of
+
 PRELOAD_SECONDS = 120
 STOP_SECONDS = 5
-# psutil derives a start from the boot time, which moves a little when the clock is corrected.
-SAME_START_SECONDS = 5.0
 
 
 class ForksUnavailable(Exception):
@@ -41,19 +41,18 @@ class Worker:
     """A process, told from a later one of the same number by when it began."""
 
     pid: int
-    started: float
+    started: Start
 
     @classmethod
     def current(cls, pid: int) -> "Worker":
         """The process that has this number now."""
-        return cls(pid, psutil.Process(pid).create_time())
+        return cls(pid, start_of(pid))
 
     def is_alive(self) -> bool:
         """Whether it is at work; one that has ended and was not yet waited for is not."""
         try:
-            process = psutil.Process(self.pid)
-            is_same = abs(process.create_time() - self.started) < SAME_START_SECONDS
-            return is_same and process.status() != psutil.STATUS_ZOMBIE
+            status = psutil.Process(self.pid).status()
+            return began_at(self.pid, self.started) and status != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 

@@ -15,6 +15,7 @@ Run the daemon with `python -m ops_pipeline.engine.daemon`, which loads before t
 import hashlib
 import importlib
 import importlib.util
+import json
 import logging
 import os
 import signal
@@ -268,9 +269,9 @@ def _folder_of(word: str) -> Path:
 
 def worker_tags(worker: Worker) -> dict[str, str]:
     """The tags of a run by which monitoring finds its process; also of one that was not forked."""
-    return {WORKER_TAG: f"{worker.pid} {worker.started!r}"}
+    return {WORKER_TAG: f"{worker.pid} {json.dumps(worker.started)}"}
 
 
 def _worker_of(run: DagsterRun) -> Worker | None:
     pid, _, started = run.tags.get(WORKER_TAG, "").partition(" ")
-    return Worker(int(pid), float(started)) if started else None
+    return Worker(int(pid), json.loads(started)) if started else None

@@ -13,13 +13,12 @@ from pathlib import Path
 import psutil
 
 from ops_pipeline.domain.errors import NotRunning, TimedOut, Unsafe
+from ops_pipeline.engine.starts import Start, began_at, start_of
 from ops_pipeline.local.files import replace_private
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 2.0
 KILL_SECONDS = 5.0
-# psutil derives a start from the boot time, which moves a little when the clock is corrected.
-SAME_START_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Process:
 
     name: str
     pid: int
-    started: float
+    started: Start
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class ProcessTable:
                 f"{name} could not be started: {error.strerror}: {error.filename}",
                 hint="ops-pipeline doctor",
             ) from error
-        process = Process(name, pid, psutil.Process(pid).create_time())
+        process = Process(name, pid, start_of(pid))
         replace_private(self._record(name), json.dumps(asdict(process)))
         return process
 
@@ -69,6 +68,11 @@ class ProcessTable:
         except FileNotFoundError:
             return None
         return record if _handle(record) else None
+
+    def began(self, name: str) -> float | None:
+        """When the process of this name began, in seconds since 1970 by the clock of now."""
+        handle = self._handle(name)
+        return handle.create_time() if handle else None
 
     def knows(self, name: str) -> bool:
         """Whether a process of this name was started here and not stopped, be it alive or not."""
@@ -173,7 +177,7 @@ def _spawn(command: list[str], env: Mapping[str, str], log_file: Path, cwd: Path
 def _handle(process: Process) -> psutil.Process | None:
     try:
         handle = psutil.Process(process.pid)
-        is_same = abs(handle.create_time() - process.started) < SAME_START_SECONDS
+        is_same = began_at(process.pid, process.started)
     except psutil.NoSuchProcess:
         return None
     if is_same and is_alive(handle):

@@ -66,8 +66,8 @@ class Processes:
 
     def are_starting(self, now: datetime) -> bool:
         """Whether all of it was started a moment ago."""
-        keeper = self.table.find(KEEPER)
-        return keeper is not None and now.timestamp() - keeper.started < STARTING.total_seconds()
+        began = self.table.began(KEEPER)
+        return began is not None and now.timestamp() - began < STARTING.total_seconds()
 
     def known(self, found: Sequence[Verdict], now: datetime) -> list[Verdict]:
         """What may be said of these: while all of it is starting, nothing bad but the worst."""

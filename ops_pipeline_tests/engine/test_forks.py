@@ -227,7 +227,15 @@ def test_fifty_forks_at_once_from_eight_threads_are_fifty_processes(
 def test_later_process_with_the_same_number_is_not_the_worker() -> None:
     now = Worker.current(os.getpid())
     assert now.is_alive()
-    assert not Worker(now.pid, now.started - 3600).is_alive()
+    assert not Worker(now.pid, f"{now.started}1").is_alive()
+    assert not Worker(now.pid, psutil.Process().create_time() - 3600).is_alive()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere psutil's start is all there is")
+def test_worker_is_alive_after_a_step_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, boot = Worker.current(os.getpid()), psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 3_600)
+    assert now.is_alive()
 
 
 def test_threads_and_connections_are_named_as_unfit_for_a_fork() -> None:

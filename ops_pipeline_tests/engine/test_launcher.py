@@ -242,6 +242,12 @@ def test_code_that_cannot_be_loaded_is_named_and_mended_code_runs(lab: Lab) -> N
     assert lab.ended(lab.launch("work")) == dg.DagsterRunStatus.SUCCESS
 
 
+def test_run_that_an_earlier_version_has_forked_is_known(lab: Lab) -> None:
+    tags = {WORKER_TAG: f"{os.getpid()} {psutil.Process().create_time()!r}"}
+    run = create_run_for_test(lab.instance, status=dg.DagsterRunStatus.STARTED, tags=tags)
+    assert health(lab, run.run_id) == WorkerStatus.RUNNING
+
+
 def test_run_that_nobody_launched_has_no_known_process(lab: Lab) -> None:
     run = create_run_for_test(lab.instance, status=dg.DagsterRunStatus.STARTED)
     assert health(lab, run.run_id) == WorkerStatus.UNKNOWN

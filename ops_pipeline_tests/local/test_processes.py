@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from ops_pipeline.domain.errors import NotRunning, TimedOut, Unsafe
+from ops_pipeline.engine.starts import Start
 from ops_pipeline.local.files import replace_private
 from ops_pipeline.local.ports import free_port, port_is_free
 from ops_pipeline.local.processes import Process, ProcessTable, is_alive, wait_until
@@ -68,7 +69,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_a_started_process_is_found_by_another_table(bench: Bench) -> None:
     process = bench.start("web")
     assert ProcessTable(bench.table.run_dir).find("web") == process
-    assert psutil.Process(process.pid).create_time() == process.started
 
 
 def test_all_lists_the_living_by_name(bench: Bench) -> None:
@@ -115,9 +115,34 @@ def test_a_command_that_does_not_exist_is_a_one_line_error(bench: Bench) -> None
     assert bench.table.find("web") is None
 
 
-def test_another_process_with_a_recorded_pid_is_not_ours_and_not_stopped(bench: Bench) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere psutil's start is all there is")
+def test_a_step_of_the_clock_takes_no_process_for_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, boot = bench.start("web"), psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 3_600)
+    assert bench.table.find("web") == process
+    assert bench.table.began("web") > boot + 3_600
+    with pytest.raises(Unsafe):
+        bench.start("web")
+    assert bench.table.stop("web")
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_what_an_earlier_version_has_started_is_found_and_ended(bench: Bench) -> None:
     process = bench.start("web")
-    later = replace(process, name="old", started=process.started - 100)
+    seconds = psutil.Process(process.pid).create_time()
+    replace_private(bench.record("web"), json.dumps({**vars(process), "started": seconds}))
+    assert bench.table.stop("web")
+    assert not psutil.pid_exists(process.pid)
+
+
+@pytest.mark.parametrize("started", ["another-boot 100", 100.0])
+def test_another_process_with_a_recorded_pid_is_not_ours_and_not_stopped(
+    bench: Bench, started: Start
+) -> None:
+    process = bench.start("web")
+    later = replace(process, name="old", started=started)
     replace_private(bench.record("old"), json.dumps(vars(later)))
     assert bench.table.find("old") is None
     assert not bench.table.stop("old")

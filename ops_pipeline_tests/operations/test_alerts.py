@@ -568,6 +568,10 @@ class Table(ProcessTable):
     def find(self, name: str) -> Process | None:
         return self.alive.get(name)
 
+    def began(self, name: str) -> float | None:
+        process = self.alive.get(name)
+        return float(process.started) if process else None
+
     def knows(self, name: str) -> bool:
         return name in self.alive
 
