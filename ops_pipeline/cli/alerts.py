@@ -153,7 +153,7 @@ def run(
 
 
 def _watch(settings: Settings, port: int) -> None:
-    from ops_pipeline.operations.alerts import Watch
+    from ops_pipeline.operations.alerts import BOUND_SECONDS, Watch
     from ops_pipeline.operations.looks import looks_of
     from ops_pipeline.storage.engine import opened
 
@@ -162,7 +162,7 @@ def _watch(settings: Settings, port: int) -> None:
         signal.signal(number, lambda *_: ended.set())
     names = ", ".join(["console", *(channel.name for channel in channels)])
     say(f"watching mode {settings.mode.value}, telling {names}")
-    with opened(settings) as engine:
+    with opened(settings, bound_seconds=BOUND_SECONDS) as engine:
         Watch(
             engine,
             settings.mode.calendar,

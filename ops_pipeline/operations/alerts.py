@@ -7,6 +7,7 @@ trade. Several of them may run: one looks and sends, the others wait for its lea
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +15,21 @@ from threading import Event
 from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from ops_pipeline.clients.dead_man import ping
 from ops_pipeline.clients.senders import Letter, send
 from ops_pipeline.domain.acceptance import Level, Verdict
-from ops_pipeline.domain.alerts import CONSOLE, DATABASE, WATCH, Channel, Kind, Message, Quiet
+from ops_pipeline.domain.alerts import (
+    CONSOLE,
+    DATABASE,
+    SUMMARY,
+    WATCH,
+    Channel,
+    Kind,
+    Message,
+    Quiet,
+)
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.operations import outage as outages
 from ops_pipeline.operations.daily import sum_up
@@ -30,8 +40,13 @@ from ops_pipeline.storage import alerts as storage
 from ops_pipeline.storage.dispatch import end_lease, take_lease
 
 TICK_SECONDS = 15.0
-# A tick in which every channel hangs in each round takes a minute.
+# A look takes a twentieth of a second; a database that needs so long for one is as good as away.
+BOUND_SECONDS = 15.0
+# A tick in which every channel hangs in each round takes a minute; one in which every look does,
+# a minute and a half.
 LEASE_SECONDS = 150.0
+# A server that starts again ends what is at work: that it refuses once is nothing to tell.
+REFUSALS = 2
 # An end waits until its beginning was sent.
 ROUNDS = 3
 # A server that starts again has so long, before it counts as away.
@@ -58,6 +73,7 @@ class Watch:
     send: Callable[[Sequence[Letter]], Mapping[int, str | None]] = send
     holder: UUID = field(default_factory=uuid4)
     is_standby: bool = False
+    refusals: int = 0
     outage: Outage | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +91,8 @@ class Watch:
                 # Without a ping: somebody outside notices.
                 log.exception("a look failed")
             ended.wait(max(TICK_SECONDS - (time.monotonic() - began), 1.0))
-        with self.engine.begin() as connection:
+        # Where the database is away, it runs out by itself.
+        with suppress(DBAPIError), self.engine.begin() as connection:
             end_lease(connection, storage.LEASE, self.holder)
 
     def tick(self) -> bool:
@@ -86,14 +103,12 @@ class Watch:
                 return False
             self._record_outage()
             is_whole = self._look(now)
-            self._sum_up(now)
             self._deliver()
-        except GONE as error:
-            if self._answers():
-                raise
-            if not self.is_standby:
-                self._tell_outage(now, error)
+            self._end_outage()
+        except DBAPIError as error:
+            self._fail(now, error)
             return False
+        self.refusals = 0
         if is_whole and self.dead_man_url:
             ping(self.dead_man_url)
         return is_whole
@@ -107,8 +122,10 @@ class Watch:
         return is_first
 
     def _look(self, now: datetime) -> bool:
+        looks = (*self.looks, Look(SUMMARY, self._sum_up))
+        looked = [self._look_at(look, now) for look in looks]
+        # Not before: one that answers may still refuse to keep what was seen.
         self._observe(now, DATABASE, [ANSWERS])
-        looked = [self._look_at(look, now) for look in self.looks]
         return all(looked)
 
     def _look_at(self, look: Look, now: datetime) -> bool:
@@ -121,7 +138,7 @@ class Watch:
             if isinstance(failure, GONE) and not self._answers():
                 raise
             log.exception("the look at %s failed", look.source)
-            error = type(failure).__name__
+            error = _reason(failure) if isinstance(failure, DBAPIError) else type(failure).__name__
         level = Level.HIGH if error else Level.NORMAL
         finding = f"it failed: {error}" if error else "it works"
         self._observe(now, look.source, found)
@@ -134,9 +151,10 @@ class Watch:
         for alert in told:
             log.info("%s: %s", alert.cause, "over" if alert.resolved_at else alert.level.value)
 
-    def _sum_up(self, now: datetime) -> None:
+    def _sum_up(self, now: datetime) -> Sequence[Verdict]:
         with self.engine.begin() as connection:
             sum_up(connection, now, self.calendar)
+        return []
 
     def _deliver(self) -> None:
         known = [Channel(CONSOLE), *self.channels]
@@ -185,12 +203,25 @@ class Watch:
             return True
         return False
 
-    def _tell_outage(self, now: datetime, error: Exception) -> None:
+    def _fail(self, now: datetime, error: DBAPIError) -> None:
+        """What was seen could not be kept: tell it, once that is no accident."""
+        log.warning("the database failed: %s", _reason(error))
+        if not (isinstance(error, GONE) and not self._answers()):
+            self.refusals += 1
+            finding = f"the database answers, and keeps nothing: {_reason(error)}"
+            is_told = self.refusals >= REFUSALS or self.outage is not None
+        else:
+            finding = f"the connection to the database is lost: {_reason(error)}"
+            is_told = True
+        if is_told and not self.is_standby:
+            self._tell_outage(now, finding)
+
+    def _tell_outage(self, now: datetime, finding: str) -> None:
         """Tell that the database is away without it, each channel once."""
         if self.outage is None:
-            reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-            self.outage = Outage(now, f"the connection to the database is lost: {reason}")
+            self.outage = Outage(now, finding)
         away = self.outage
+        away.is_kept = False
         names = (CONSOLE, *(channel.name for channel in self.channels))
         waiting = dict(enumerate(name for name in names if away.waits(name, now)))
         if not waiting:
@@ -203,7 +234,7 @@ class Watch:
 
     def _record_outage(self) -> None:
         """The database is back: keep when it went, and who knows of it already."""
-        if self.outage is None:
+        if self.outage is None or self.outage.is_kept:
             return
         with self.engine.begin() as connection:
             began = self.outage.began_at
@@ -212,8 +243,22 @@ class Watch:
                 if number:
                     told = dict.fromkeys(self.outage.told)
                     storage.insert_told(connection, number, began, told)
-        self.outage = None
-        outages.write(self.outage_file, None)
+        self.outage.is_kept = True
+
+    def _end_outage(self) -> None:
+        """Forget it once its alert is over: of one that comes back before, all know already."""
+        if self.outage is None:
+            return
+        with self.engine.connect() as connection:
+            is_open = ANSWERS.name in {alert.cause for alert in storage.open_alerts(connection)}
+        if not is_open:
+            self.outage = None
+            outages.write(self.outage_file, None)
+
+
+def _reason(error: DBAPIError) -> str:
+    """What the database said, in one line."""
+    return str(error.orig).strip().splitlines()[0]
 
 
 def letter_of(number: int, url: str, message: Message, base_url: str = "") -> Letter:

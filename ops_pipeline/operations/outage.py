@@ -18,13 +18,17 @@ ANSWERS = Verdict(NAME, Level.NORMAL, "PostgreSQL answers", {}, "it answers")
 
 @dataclass
 class Outage:
-    """Since when, why, which channels know of it, and how often and when the others are tried."""
+    """Since when, why, which channels know of it, and how often and when the others are tried.
+
+    It is kept where the database holds all of that, and has not failed since.
+    """
 
     began_at: datetime
     finding: str
     told: dict[str, datetime] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     next_try_at: dict[str, datetime] = field(default_factory=dict)
+    is_kept: bool = False
 
     @property
     def verdict(self) -> Verdict:

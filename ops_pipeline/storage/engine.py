@@ -1,10 +1,15 @@
 """Connections to the pipeline's database."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
+from typing import Any
 
 import psycopg
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from psycopg.abc import RV, PQGen
+from psycopg.pq import TransactionStatus
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from ops_pipeline.domain.errors import NotRunning, TimedOut, Unsafe
@@ -12,6 +17,7 @@ from ops_pipeline.settings import Server, Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
 IDLE_SECONDS = 60.0
+LOCK_SECONDS = 30.0
 # Ingest takes it shared before it stamps a row; the cut-off is read under the exclusive one.
 KNOWLEDGE_LOCK = 7_310_001
 # Held by the one that steps a replay's dispatcher through its minutes.
@@ -39,11 +45,13 @@ def open_engine(
     *,
     as_reader: bool = False,
     idle_seconds: float = IDLE_SECONDS,
+    bound_seconds: float | None = None,
 ) -> Engine:
     """An engine on one of this installation's databases, the pipeline's own by default.
 
     A transaction that does nothing for `idle_seconds` is ended by the server: what a frozen process
-    has locked is free again.
+    has locked is free again. One that has waited for the server for `bound_seconds` fails with
+    OperationalError, also where the server is frozen; None waits as long as it takes.
     """
     server = server_of(settings)
     url = URL.create(
@@ -54,17 +62,23 @@ def open_engine(
         port=server.port,
         database=database or settings.pipeline_database,
     )
+    # A server that is alive ends what takes too long before we give it up, and says what it was.
+    lock, statement = LOCK_SECONDS, 0.0
+    if bound_seconds:
+        lock, statement = min(LOCK_SECONDS, bound_seconds / 4), bound_seconds / 2
     options = (
-        "-c timezone=UTC -c lock_timeout=30000"
+        f"-c timezone=UTC -c lock_timeout={round(lock * 1_000)}"
+        f" -c statement_timeout={round(statement * 1_000)}"
         f" -c idle_in_transaction_session_timeout={round(idle_seconds * 1_000)}"
     )
-    return create_engine(
+    connecting = min(CONNECT_TIMEOUT_SECONDS, math.ceil(bound_seconds or CONNECT_TIMEOUT_SECONDS))
+    made = create_engine(
         url,
         pool_size=2,
         max_overflow=8,
         pool_pre_ping=True,
         connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "connect_timeout": connecting,
             "options": options,
             # A network that swallows packets is noticed in half a minute, not in a quarter hour.
             "keepalives_idle": 15,
@@ -73,6 +87,44 @@ def open_engine(
             "tcp_user_timeout": 30_000,
         },
     )
+    if bound_seconds:
+        _bind(made, bound_seconds)
+    return made
+
+
+class _Bounded(psycopg.Connection[Any]):
+    """A connection whose transactions wait for the server for so long in all, and no longer.
+
+    A server that is frozen keeps no promise about time-outs, and its machine answers the network's
+    own questions for it: only we can give it up.
+    """
+
+    bound_seconds: float
+    _ends_at = 0.0
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        if self.pgconn.transaction_status == TransactionStatus.IDLE:
+            self._ends_at = monotonic() + self.bound_seconds
+        left = max(self._ends_at - monotonic(), 0.0)
+        try:
+            return super().wait(gen, interval, left if timeout is None else min(timeout, left))
+        except psycopg.OperationalError as error:
+            if monotonic() < self._ends_at:
+                raise
+            # Half of an answer may still come: nothing else can be asked on it.
+            self.pgconn.finish()
+            told = f"it does not answer within {self.bound_seconds:g} s"
+            raise psycopg.OperationalError(told) from error
+
+
+def _bind(engine: Engine, bound_seconds: float) -> None:
+    """Let an engine's connections be bounded ones."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, args: Any, known: Any) -> _Bounded:
+        made = _Bounded.connect(*args, **known)
+        made.bound_seconds = bound_seconds
+        return made
 
 
 def wait_for_disk(connection: Connection) -> None:
@@ -81,9 +133,11 @@ def wait_for_disk(connection: Connection) -> None:
 
 
 @contextmanager
-def opened(settings: Settings, database: str | None = None) -> Iterator[Engine]:
+def opened(
+    settings: Settings, database: str | None = None, *, bound_seconds: float | None = None
+) -> Iterator[Engine]:
     """An engine on one database, by default the pipeline's, for as long as it is needed."""
-    engine = open_engine(settings, database)
+    engine = open_engine(settings, database, bound_seconds=bound_seconds)
     try:
         yield engine
     finally:

@@ -1,12 +1,16 @@
 """The watch: red within one tick, one message, none while it lasts, one when it is over."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -19,6 +23,7 @@ from ops_pipeline.domain.checks import CHECKS
 from ops_pipeline.domain.gates import ACTIVE, HALTED
 from ops_pipeline.domain.stages import DISPATCH, stage_of_service
 from ops_pipeline.local.ports import free_port
+from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable
 from ops_pipeline.operations.acceptance import examine
 from ops_pipeline.operations.alerts import Watch, send_test
@@ -554,6 +559,155 @@ def test_a_server_that_never_was_there_is_told_of(
     scene.tick(times=2)
     assert scene.kinds == ["opened"]
     engine.dispose()
+
+
+# A database that is there, and does nothing.
+
+
+@pytest.fixture
+def bounded(settings: Settings) -> Iterator[Engine]:
+    """An engine that gives a server up after a second, as the watch's own does after some."""
+    made = open_engine(settings, bound_seconds=1.0)
+    yield made
+    made.dispose()
+
+
+def test_a_server_that_is_frozen_is_told_once_and_so_is_that_it_moves_again(
+    stage: Callable[..., Scene], bounded: Engine, server: Settings
+) -> None:
+    scene = stage(engine=bounded)
+    assert scene.tick()
+    with frozen(server_processes(server)):
+        began = time.monotonic()
+        assert not scene.tick()
+        assert time.monotonic() - began < 30
+        ((kind, title),) = scene.sent
+    assert (kind, title.split(":")[0]) == ("opened", "[CRITICAL] database_answers")
+    scene.tick(times=6)
+    assert scene.kinds == ["opened", "resolved"]
+
+
+def test_a_look_that_its_backend_keeps_for_ever_is_a_finding(
+    stage: Callable[..., Scene], bounded: Engine
+) -> None:
+    def ask(_: datetime) -> Sequence[Verdict]:
+        with bounded.connect() as connection:
+            pid = connection.execute(text("select pg_backend_pid()")).scalar_one()
+            with frozen([pid]):
+                connection.execute(text("select 1"))
+        return []
+
+    scene = stage(ask, engine=bounded)
+    began = time.monotonic()
+    assert not scene.tick(times=2)
+    assert time.monotonic() - began < 5
+    assert scene.sent == [
+        ("opened", "[HIGH] look_works:acceptance: it failed: it does not answer within 1 s")
+    ]
+
+
+def server_processes(settings: Settings) -> list[int]:
+    """The embedded server's own process, and all that it has begun."""
+    main = EmbeddedServer.in_folder(settings.var_dir).pid()
+    assert main
+    return [main, *(child.pid for child in psutil.Process(main).children())]
+
+
+@contextmanager
+def frozen(pids: Sequence[int]) -> Iterator[None]:
+    """Stop processes where they are; afterwards they go on."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def read_only(engine: Engine) -> Iterator[None]:
+    def switch(value: str) -> None:
+        said = f'alter database "{engine.url.database}" set default_transaction_read_only = {value}'
+        connection.execute(text(said))
+        connection.execute(
+            text(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        )
+
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        switch("on")
+        yield
+        switch("off")
+
+
+@contextmanager
+def full_disk(engine: Engine) -> Iterator[None]:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "create function refuse() returns trigger language plpgsql as $$ begin"
+                " raise exception 'No space left on device' using errcode = '53100'; end $$;"
+                "create trigger refuse before insert on alerts for each row"
+                " execute function refuse()"
+            )
+        )
+    yield
+    with engine.begin() as connection:
+        connection.execute(text("drop function refuse cascade"))
+
+
+@contextmanager
+def held(engine: Engine) -> Iterator[None]:
+    with engine.begin() as connection:
+        connection.execute(text("lock table alerts in access exclusive mode"))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("refuse", "why"),
+    [
+        (read_only, "in a read-only transaction"),
+        (full_disk, "No space left on device"),
+        (held, "canceling statement due to lock timeout"),
+    ],
+)
+def test_a_database_that_answers_and_keeps_nothing_is_told_once_and_once_when_it_is_over(
+    stage: Callable[..., Scene],
+    engine: Engine,
+    bounded: Engine,
+    refuse: Callable[[Engine], Any],
+    why: str,
+) -> None:
+    scene = stage(engine=bounded)
+    assert scene.tick()
+    with refuse(engine):
+        # Once may be a server that starts again.
+        assert not scene.tick(BAD)
+        assert scene.sent == []
+        assert not scene.tick(times=4)
+        ((kind, title),) = scene.sent
+    assert kind == "opened"
+    assert title.startswith("[CRITICAL] database_answers: the database answers, and keeps nothing")
+    assert title.endswith(why)
+    assert scene.tick(GOOD, times=6)
+    assert scene.kinds == ["opened", "resolved"]
+
+
+def test_a_database_that_goes_again_before_it_was_well_is_told_no_second_time(
+    stage: Callable[..., Scene], engine: Engine, bounded: Engine
+) -> None:
+    scene = stage(engine=bounded)
+    for _ in range(2):
+        with full_disk(engine):
+            # What is open is only followed: nothing is inserted but by this.
+            scene.tick(BAD, times=2)
+        scene.tick(GOOD)
+    assert scene.kinds == ["opened"]
+    scene.tick(times=6)
+    assert scene.kinds == ["opened", "resolved"]
 
 
 # Processes.
