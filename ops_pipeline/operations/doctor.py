@@ -233,7 +233,7 @@ def _stream(settings: Settings, now: Now) -> str:
 
 
 def _alerts(settings: Settings) -> str:
-    """The channels of alerts: what each got last, and what waits for it."""
+    """The channels of alerts: what each got last, what waits for it, and what it lost since."""
     names = [CONSOLE, *(channel.name for channel in alert_channels_of(settings))]
     alert_quiet_of(settings)
     with reachable(settings), opened(settings) as engine, engine.connect() as connection:
@@ -249,10 +249,14 @@ def _alerts(settings: Settings) -> str:
 
 
 def _channel(name: str, state: ChannelState | None) -> str:
-    if state is None or state.last_sent_at is None:
-        return f"{name} was never told of anything"
-    waits = f", {state.waiting} wait" if state.waiting else ""
-    return f"{name} was told last at {both_zones(state.last_sent_at)}{waits}"
+    last, rest = f"{name} was never told of anything", ""
+    if state and state.last_sent_at:
+        last = f"{name} was told last at {both_zones(state.last_sent_at)}"
+    if state and state.waiting:
+        rest += f", {state.waiting} wait"
+    if state and state.gave_up:
+        rest += f", {state.gave_up} were given up"
+    return last + rest
 
 
 def _disk(settings: Settings) -> str:

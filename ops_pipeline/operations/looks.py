@@ -1,21 +1,21 @@
 """What is looked at each time: the checks, the trade stream, the machine, the processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 
 from ops_pipeline.domain.acceptance import Level, Verdict
-from ops_pipeline.domain.alerts import ACCEPTANCE, CHANNELS, MACHINE, PROCESSES, STREAM
+from ops_pipeline.domain.alerts import ACCEPTANCE, CHANNELS, CONSOLE, MACHINE, PROCESSES, STREAM
 from ops_pipeline.domain.machine import clock_verdict, disk_verdict
 from ops_pipeline.domain.stream import live_verdict, sums_verdict
 from ops_pipeline.local.keeper import table_of
 from ops_pipeline.local.machine import free_bytes
 from ops_pipeline.local.processes import Process, ProcessTable
 from ops_pipeline.operations.acceptance import examine
-from ops_pipeline.settings import ALERTS, CODE, DAEMON, KEEPER, Settings
-from ops_pipeline.storage.alerts import channel_states
+from ops_pipeline.settings import ALERTS, CODE, DAEMON, KEEPER, Settings, alert_channels_of
+from ops_pipeline.storage.alerts import ChannelState, channel_states
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.machine import newest_event
 from ops_pipeline.storage.stream import read_health
@@ -44,7 +44,7 @@ def looks_of(settings: Settings, engine: Engine) -> list[Look]:
         Look(ACCEPTANCE, lambda now: processes.known(_checks(settings, engine, now), now)),
         Look(MACHINE, lambda now: _machine(settings, engine, now)),
         Look(PROCESSES, processes.verdicts),
-        Look(CHANNELS, lambda _: _channels(engine)),
+        Look(CHANNELS, lambda _: _channels(settings, engine)),
     ]
     if settings.mode.is_followed:
         looks.append(Look(STREAM, lambda now: processes.known(_stream(engine, now), now)))
@@ -109,13 +109,19 @@ def _stream(engine: Engine, now: datetime) -> list[Verdict]:
     return [live_verdict(health, now), sums_verdict(health)]
 
 
-def _channels(engine: Engine) -> list[Verdict]:
+def _channels(settings: Settings, engine: Engine) -> list[Verdict]:
+    known = {CONSOLE, *(channel.name for channel in alert_channels_of(settings))}
     with engine.connect() as connection:
-        states = channel_states(connection)
-    found = []
-    for state in states:
-        is_down = state.attempts >= DOWN_AFTER_ATTEMPTS
-        level = Level.MEDIUM if is_down else Level.NORMAL
-        finding = f"{state.waiting} messages wait: {state.last_error}" if is_down else "it is taken"
-        found.append(Verdict(f"channel_works:{state.channel}", level, finding, {}, "it takes all"))
-    return found
+        return [_channel(state, known) for state in channel_states(connection)]
+
+
+def _channel(state: ChannelState, known: Collection[str]) -> Verdict:
+    """Whether a channel takes what it is sent; what it lost it is held to until it takes more."""
+    level, finding = Level.MEDIUM, f"{state.waiting} messages wait: {state.last_error}"
+    if state.channel not in known:
+        level, finding = Level.NORMAL, "there is no such channel any more"
+    elif state.gave_up:
+        finding = f"{state.gave_up} messages were given up: {state.last_error}"
+    elif state.attempts < DOWN_AFTER_ATTEMPTS:
+        level, finding = Level.NORMAL, "it is taken"
+    return Verdict(f"channel_works:{state.channel}", level, finding, {}, "it takes all")

@@ -43,7 +43,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class ChannelState:
-    """How a channel is: what it got last, how much waits for it, and what was given up."""
+    """How a channel is: what it got last, how much waits for it, and what was given up since."""
 
     channel: str
     last_sent_at: datetime | None
@@ -159,7 +159,7 @@ def pass_on(
 ) -> int:
     """Put what was said on its way to each channel that wants it. Returns how many deliveries."""
     known = [channel.name for channel in channels]
-    connection.execute(query("alerts", "give_up_unknown"), {"channels": known})
+    connection.execute(query("alerts", "drop_unknown"), {"channels": known})
     said = _rows(connection, query("alerts", "new_messages"))
     count = 0
     for row in said:
@@ -203,7 +203,8 @@ def mark_delivery(
         "state": "SENT" if error is None else "WAITING" if again else "GAVE_UP",
         "error": error or "",
         "sent_at": now if error is None else None,
-        "next_try_at": again,
+        # Or when it was given up: what goes through afterwards shows that the channel works.
+        "next_try_at": again or now,
     }
     connection.execute(query("alerts", "mark_delivery"), row)
 

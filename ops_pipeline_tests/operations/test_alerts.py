@@ -18,7 +18,15 @@ from sqlalchemy import Engine, text
 
 from ops_pipeline.clients.senders import SEND_SECONDS, Letter
 from ops_pipeline.domain.acceptance import QUERIES, Level, Verdict
-from ops_pipeline.domain.alerts import ACCEPTANCE, read_quiet
+from ops_pipeline.domain.alerts import (
+    ACCEPTANCE,
+    CHANNELS,
+    LONGEST_RETRY,
+    MAX_ATTEMPTS,
+    Kind,
+    Message,
+    read_quiet,
+)
 from ops_pipeline.domain.checks import CHECKS
 from ops_pipeline.domain.gates import ACTIVE, HALTED
 from ops_pipeline.domain.stages import DISPATCH, stage_of_service
@@ -27,6 +35,7 @@ from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable
 from ops_pipeline.operations.acceptance import examine
 from ops_pipeline.operations.alerts import Watch, send_test
+from ops_pipeline.operations.doctor import examine as doctor
 from ops_pipeline.operations.looks import Look, Processes, looks_of
 from ops_pipeline.settings import AlertChannel, Mode, Settings
 from ops_pipeline.storage import alerts as storage
@@ -313,6 +322,53 @@ def test_a_webhook_that_hangs_or_fails_holds_the_watch_up_no_longer_than_it_may(
             storage.channel_states(connection), key=lambda s: s.channel == "console"
         )
     assert (state.channel, state.waiting, state.last_error) == ("desk", 0, "")
+
+
+def test_a_channel_that_lost_a_message_is_a_finding_until_it_takes_another(
+    stage: Callable[..., Scene], template: Settings, tmp_path: Path
+) -> None:
+    with a_ward(template, tmp_path, OPS_ALERT_URLS=f"desk={DESK.url}") as ward:
+        (look,) = [one for one in looks_of(ward.settings, ward.engine) if one.source == CHANNELS]
+        scene = stage(look.ask, engine=ward.engine)
+
+        def found() -> list[str]:
+            return [
+                alert.finding
+                for alert in storage_alerts(scene)
+                if alert.cause == "channel_works:desk" and alert.resolved_at is None
+            ]
+
+        say(scene)
+        scene.error = "refused"
+        for _ in range(2 * MAX_ATTEMPTS):
+            scene.at += LONGEST_RETRY
+            scene.tick()
+        assert found() == ["2 messages were given up: refused"]
+        told = {one.dependency: one.found for one in doctor(ward.settings, clock)}
+        assert "2 were given up" in told["alert channels"]
+        scene.error = None
+        say(scene)
+        scene.tick(times=4)
+        assert found() == []
+        assert scene.kinds == ["test", "resolved"]
+
+
+def test_a_channel_that_was_taken_away_is_no_finding(
+    stage: Callable[..., Scene], template: Settings, tmp_path: Path
+) -> None:
+    with a_ward(template, tmp_path) as ward:
+        (look,) = [one for one in looks_of(ward.settings, ward.engine) if one.source == CHANNELS]
+        said = Message(Kind.TEST, Level.LOW, "a test", "of a channel")
+        with ward.engine.begin() as connection:
+            storage.insert_test(connection, said, TS, {"gone": "refused"})
+        ((cause, level),) = [(one.name, one.level) for one in look.ask(TS)]
+    assert (cause, level) == ("channel_works:gone", Level.NORMAL)
+
+
+def say(scene: Scene) -> None:
+    """A message for every channel."""
+    with scene.watch.engine.begin() as connection:
+        storage.insert_message(connection, Message(Kind.TEST, Level.LOW, "a", "b"), scene.at)
 
 
 def test_no_address_reaches_the_database(stage: Callable[..., Scene]) -> None:

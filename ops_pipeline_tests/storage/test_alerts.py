@@ -193,11 +193,11 @@ def test_only_whoever_took_a_message_says_how_it_ended(connection: Connection) -
     assert states(connection) == [("desk", "opened", "SENDING")]
 
 
-def test_what_waits_for_a_channel_that_was_taken_away_is_given_up(connection: Connection) -> None:
+def test_what_waits_for_a_channel_that_was_taken_away_is_dropped(connection: Connection) -> None:
     look(connection, bad())
     send(connection, DESK, error="refused")
     send(connection, PAGER, ticks=1)
-    assert states(connection) == [("desk", "opened", "GAVE_UP")]
+    assert states(connection) == [("desk", "opened", "DROPPED")]
 
 
 def test_a_message_is_written_with_its_alert_or_not_at_all(engine: Engine) -> None:

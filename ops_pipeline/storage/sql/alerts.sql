@@ -216,8 +216,7 @@ returning
 -- How an attempt ended, told by the one who made it.
 update alert_deliveries
 set
-    state = :state, last_error = :error, sent_at = :sent_at,
-    next_try_at = coalesce(:next_try_at, next_try_at)
+    state = :state, last_error = :error, sent_at = :sent_at, next_try_at = :next_try_at
 where id = :id and state = 'SENDING' and claimed_by = :holder;
 
 -- name: insert_told
@@ -234,29 +233,47 @@ select id
 from alert_messages
 where alert_id = :alert_id and kind = 'opened';
 
--- name: give_up_unknown
--- What waits for a channel that is no longer there.
+-- name: drop_unknown
+-- What waits for a channel that is no longer there: nobody has to hear of it.
 update alert_deliveries
-set state = 'GAVE_UP', last_error = 'there is no such channel any more'
+set state = 'DROPPED', last_error = 'there is no such channel any more'
 where state = 'WAITING' and channel <> all(cast(:channels as text[]));
 
 -- name: channel_states
--- How each channel is: what it got last, what waits, and what failed last.
+-- How each channel is: what it got last, what waits, what was given up since, and what failed last.
+with newest as (
+    select
+        channel,
+        max(sent_at) as sent_at
+    from alert_deliveries
+    group by channel
+),
+
+known as (
+    select
+        told.*,
+        newest.sent_at as newest_sent_at,
+        told.state = 'GAVE_UP'
+        and told.next_try_at > coalesce(newest.sent_at, '-infinity') as is_lost
+    from alert_deliveries as told
+    inner join newest on told.channel = newest.channel
+)
+
 select
-    told.channel,
-    max(told.sent_at) as last_sent_at,
-    count(*) filter (where told.state in ('WAITING', 'SENDING')) as waiting,
-    count(*) filter (where told.state = 'GAVE_UP') as gave_up,
-    coalesce(max(told.attempts) filter (where told.state = 'WAITING'), 0) as attempts,
+    channel,
+    max(newest_sent_at) as last_sent_at,
+    count(*) filter (where state in ('WAITING', 'SENDING')) as waiting,
+    count(*) filter (where is_lost) as gave_up,
+    coalesce(max(attempts) filter (where state = 'WAITING'), 0) as attempts,
     coalesce(
-        (array_agg(told.last_error order by told.id desc) filter (
-            where told.state = 'WAITING' and told.last_error <> ''
+        (array_agg(last_error order by id desc) filter (
+            where (state = 'WAITING' or is_lost) and last_error <> ''
         ))[1],
         ''
     ) as last_error
-from alert_deliveries as told
-group by told.channel
-order by told.channel;
+from known
+group by channel
+order by channel;
 
 -- name: deliveries_of
 -- What became of the messages of one alert.
