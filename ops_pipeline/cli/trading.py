@@ -18,7 +18,7 @@ from ops_pipeline.domain.stages import DISPATCH
 from ops_pipeline.domain.values import Position
 from ops_pipeline.operations.operator import operator
 from ops_pipeline.settings import Settings
-from ops_pipeline.storage import dispatch, knowledge
+from ops_pipeline.storage import dispatch, knowledge, stream
 from ops_pipeline.storage.engine import opened, wait_for_disk
 from ops_pipeline.storage.execution import live_fills
 from ops_pipeline.storage.services import switches
@@ -77,6 +77,7 @@ def flatten(
             closing = propose_flatten(connection, account)
         else:
             closing = closable(account)
+        others = stream.external(connection, dispatch.ACCOUNT)
     held = sorted(account.book.positions.values(), key=lambda position: position.ticker)
     left = [position for position in held if position not in closing]
     if apply:
@@ -87,6 +88,9 @@ def flatten(
     say(done if closing else "no order" if held else "nothing is held")
     if left:
         say(f"left, being closed already or in quarantine: {_named(left)}")
+    if others:
+        named = ", ".join(f"{ticker} {one.quantity:+,f}" for ticker, one in others.items())
+        say(f"left, traded by hand and never closed from here: {named}")
     if apply:
         say("next: ops-pipeline status, to see it done; ops-pipeline resume, to trade again")
     else:

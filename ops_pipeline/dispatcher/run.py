@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from ops_pipeline.dispatcher.brokers import Broker, SimulatedBroker
+from ops_pipeline.dispatcher.by_hand import read_settled_account
 from ops_pipeline.dispatcher.exits import propose_exits
 from ops_pipeline.dispatcher.judge import Terms, failure, settle
 from ops_pipeline.dispatcher.outage import is_outage
@@ -129,7 +130,7 @@ def run_once(desk: Desk, now: datetime | None = None) -> RunReport:
 def _take(
     connection: Connection, desk: Desk, report: RunReport, now: datetime
 ) -> tuple[RunReport, dict[int, int]]:
-    account = read_account(connection, now, desk.calendar, broker=desk.broker)
+    account = read_settled_account(connection, now, desk.calendar, desk.broker)
     dispatch.insert_run(
         connection,
         report.run_id,

@@ -68,8 +68,9 @@ def read_account(
     of the operator's and of what the trade stream allows.
     """
     broker = broker or SimulatedBroker()
-    fills = execution.live_fills(connection, calendar.day(now))
+    # Before the fills: what is being taken out of the ledger counts on both sides rather than none.
     external = {} if broker.fills_at_once else stream.external(connection, dispatch.ACCOUNT)
+    fills = execution.live_fills(connection, calendar.day(now))
     wanted = sorted({*tickers, *external, *(fill.ticker for fill in fills)})
     allowed, stream_reason = stream_allows(connection, broker, now)
     return Account(

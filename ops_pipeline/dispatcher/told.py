@@ -5,7 +5,7 @@ Frames are kept before anybody looks at them. Requests tell the same again, and 
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -251,6 +251,7 @@ def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
         if health and health.broker_account not in ("", books.account):
             log.warning("account_is_another", extra={"data": {"account": account}})
             storage.forget_before(connection, account)
+            changed += apply_orders(connection, account, _gone(connection, account, books))
             is_first = True
         by_orders = storage.sums(connection, account)
         by_broker = {ticker: one.quantity for ticker, one in books.holdings.items()}
@@ -265,6 +266,16 @@ def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
         storage.keep_pass(connection, lease, _whole_until(books, now), found, books.account)
     healed, is_settled = 0 if is_first else len(changed), books.fills_until is None
     return Look(healed, tuple(found), books.unreadable, is_settled)
+
+
+def _gone(connection: Connection, account: str, books: Books) -> list[BrokerOrder]:
+    """What was open in the account before it was reset, as it has ended: with that account."""
+    there = {order.broker_order_id for order in books.orders}
+    return [
+        replace(order, state=OrderState.CANCELED, reason="the account was reset")
+        for order in storage.all_orders(connection, account)
+        if not order.state.is_final and order.broker_order_id not in there
+    ]
 
 
 def _whole_until(books: Books, now: datetime) -> datetime:

@@ -100,6 +100,21 @@ def closing_order(position: Position, close: float, config: DispatcherConfig) ->
     return Order(-position.quantity, fill_price(close, side, config), None, None)
 
 
+def closed_by_hand(held: int, others: Decimal) -> int:
+    """Shares of ours that somebody else has closed, signed like what he traded.
+
+    One account cannot be long for us and short for others: what stands against ours has closed it.
+    Parts of a share are left, they are not ours.
+
+    Args:
+        held: what the ledger holds of a ticker.
+        others: what others hold of it in the same account.
+    """
+    if held * others >= 0:
+        return 0
+    return int(max(others, Decimal(-held)) if held > 0 else min(others, Decimal(-held)))
+
+
 class Book:
     """What the fills of one account add up to, by average price; told of them in time order.
 

@@ -55,6 +55,25 @@ def insert_executions(connection: Connection, made: Sequence[Execution]) -> None
         raise FenceLost(f"{len(made) - done} of {len(made)} executions have no recommendation")
 
 
+def insert_manual_fills(
+    connection: Connection, fills: Sequence[Fill], account: str = ACCOUNT
+) -> None:
+    """Add to the ledger what was closed by hand, without a decision of ours."""
+    rows = [
+        {
+            "ticker": fill.ticker,
+            "side": "buy" if fill.quantity > 0 else "sell",
+            "qty": abs(fill.quantity),
+            "price": fill.price,
+            "filled_at": fill.at,
+            "session_date": fill.session_date,
+        }
+        for fill in fills
+    ]
+    parameters = {"account": account, "rows": as_rows(rows)}
+    connection.execute(query("execution", "insert_manual_fills"), parameters)
+
+
 def live_fills(connection: Connection, session_date: date, account: str = ACCOUNT) -> list[Fill]:
     """The fills of tickers that are held or were traded in this session, in time order."""
     rows = connection.execute(

@@ -415,6 +415,15 @@ def external(connection: Connection, account: str) -> dict[str, Holding]:
     return {row[0]: Holding(row[1], row[2]) for row in rows}
 
 
+def price_by_hand(
+    connection: Connection, account: str, ticker: str, since: datetime
+) -> float | None:
+    """What somebody else paid or got last for a ticker since an instant; None where nobody did."""
+    parameters = {"account": account, "ticker": ticker, "since": since}
+    found = connection.execute(query("stream", "price_by_hand"), parameters).scalar()
+    return float(found) if found else None
+
+
 def frame_counts(
     connection: Connection, account: str, start: datetime, end: datetime
 ) -> FrameCounts:

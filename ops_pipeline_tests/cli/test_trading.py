@@ -142,9 +142,16 @@ def closing(settings: Settings) -> list[tuple[str, str]]:
 
 
 def test_flatten_is_a_dry_run_until_it_is_told_to(run: Run, holding: Settings) -> None:  # noqa: F811
+    engine = open_engine(holding)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into broker_positions values ('paper', 'TSLA', -3.5, -3.5, 250, now())"
+        )
+    engine.dispose()
     answer = run("flatten", "--mode", "sandbox")
     assert (answer.code, state(holding), closing(holding)) == (0, "ACTIVE", [])
     assert "would close NVDA +10" in answer.out
+    assert "never closed from here: TSLA -3.5\n" in answer.out
     assert "--apply" in answer.out
 
 

@@ -37,11 +37,7 @@ FILLED = (
     "stage_minutes",
     "leases",
     "trading_state_changes",
-    "broker_events",
-    "broker_frames",
-    "broker_orders",
-    "broker_positions",
-    "stream_leases",
+    "manual_fills",
 )
 
 

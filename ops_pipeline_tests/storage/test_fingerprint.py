@@ -42,6 +42,7 @@ LEFT_OUT = {
     "installation",
     "leases",
     "machine_events",
+    "manual_fills",
     "news_scoring_attempts",
     "order_intents",
     "pipeline_slo",

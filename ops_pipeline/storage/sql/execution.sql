@@ -43,6 +43,19 @@ inner join dispatcher_runs as run on made.dispatcher_run_id = run.run_id
 -- A join keeps no order, and the fills of an instant count in the order in which they were decided.
 order by made.ordinality;
 
+-- name: insert_manual_fills
+-- What was closed by hand leaves the ledger.
+insert into manual_fills (account, ticker, side, qty, price, filled_at, session_date)
+select
+    :account as account,
+    made.ticker,
+    made.side,
+    made.qty,
+    made.price,
+    made.filled_at,
+    made.session_date
+from jsonb_populate_recordset(cast(null as manual_fills), cast(:rows as jsonb)) as made;
+
 -- name: live_fills
 -- The fills of tickers that are held, traded in this session or asked for, in time order.
 select

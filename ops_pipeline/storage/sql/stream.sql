@@ -282,18 +282,36 @@ set qty = 0, read_at = :read_at
 where account = :account and not ticker = any(cast(:tickers as text[]));
 
 -- name: external
--- Shares by ticker that this pipeline did not decide on, and their average price.
+-- Shares by ticker that this pipeline did not decide on, and their price. What has come in the place
+-- of an order of ours counts in the ledger, and what was closed by hand has left it.
 select
     parts.ticker,
     sum(parts.qty) as qty,
     max(parts.price) as price
 from (
     select
+        told.ticker,
+        case when told.side = 'buy' then told.filled_qty else -told.filled_qty end as qty,
+        told.filled_price as price
+    from broker_orders as told
+    where
+        told.account = :account and told.is_external and told.filled_qty > 0
+        and not exists (
+            select 1
+            from broker_orders as before
+            inner join order_intents as ours on before.client_order_id = ours.client_order_id
+            where
+                before.account = :account
+                and before.reason = 'replaced by ' || told.broker_order_id
+                and (ours.settled_at is null or ours.filled_qty > 0)
+        )
+    union all
+    select
         ticker,
-        case when side = 'buy' then filled_qty else -filled_qty end as qty,
-        filled_price as price
-    from broker_orders
-    where account = :account and is_external and filled_qty > 0
+        case when side = 'buy' then -qty else qty end as qty,
+        null as price
+    from manual_fills
+    where account = :account
     union all
     select
         ticker,
@@ -305,6 +323,16 @@ from (
 group by parts.ticker
 having sum(parts.qty) <> 0
 order by parts.ticker;
+
+-- name: price_by_hand
+-- What somebody paid or got last for a ticker since an instant.
+select filled_price
+from broker_orders
+where
+    account = :account and ticker = :ticker and is_external and filled_qty > 0
+    and told_at >= :since
+order by told_at desc, broker_order_id
+limit 1;
 
 -- name: counts
 -- What came, by what became of it, in [start, end).
