@@ -154,6 +154,7 @@ def run(
 
 def _watch(settings: Settings, port: int) -> None:
     from ops_pipeline.operations.alerts import BOUND_SECONDS, Watch
+    from ops_pipeline.operations.dead_man import DeadMan
     from ops_pipeline.operations.looks import looks_of
     from ops_pipeline.storage.engine import opened
 
@@ -172,7 +173,7 @@ def _watch(settings: Settings, port: int) -> None:
             channels,
             alert_quiet_of(settings),
             f"http://127.0.0.1:{port}",
-            settings.dead_man_url,
+            DeadMan(settings.dead_man_url),
         ).run(ended)
     say("ended")
 

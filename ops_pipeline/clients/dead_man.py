@@ -7,13 +7,18 @@ PING_SECONDS = 5.0
 log = logging.getLogger("alerts")
 
 
-def ping(url: str, seconds: float = PING_SECONDS) -> bool:
-    """Ask an address; False where it does not answer well. It holds nobody up for longer."""
+def ping(url: str, seconds: float = PING_SECONDS) -> str | None:
+    """Ask an address; what is wrong with it, None where it answers well.
+
+    It holds nobody up for longer. Nothing that is said holds the address, which is a secret.
+    """
     import httpx
 
     try:
-        return httpx.get(url, timeout=seconds).is_success
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # Without the address, which is a secret.
-        log.warning("the dead man's switch does not answer: %s", type(error).__name__)
-        return False
+        answer = httpx.get(url, timeout=seconds)
+        error = None if answer.is_success else f"it answers {answer.status_code}"
+    except (httpx.HTTPError, httpx.InvalidURL) as failure:
+        error = type(failure).__name__
+    if error:
+        log.warning("the dead man's switch does not answer well: %s", error)
+    return error

@@ -25,17 +25,20 @@ LONGEST_TEXT = 500
 CONSOLE = "console"
 ACCEPTANCE, DATABASE, PROCESSES = "acceptance", "database", "processes"
 STREAM, MACHINE, CHECKS, JOBS = "stream", "machine", "checks", "jobs"
-CHANNELS, WATCH, SUMMARY = "channels", "watch", "summary"
-SOURCES = (ACCEPTANCE, DATABASE, PROCESSES, STREAM, MACHINE, CHECKS, JOBS, CHANNELS, WATCH)
+CHANNELS, DEAD_MAN, WATCH, SUMMARY = "channels", "dead_man", "watch", "summary"
 _SERVICES = {each.name: each.services[0].service for each in CATALOGUE if each.services}
 _OF_CHECK = {each.name: each.next_step for each in CATALOGUE}
-_OF_SOURCE = {
+# Where a cause is no check of the catalogue.
+NEXT_STEPS = {
     DATABASE: "runbook diagnose check-rds-connectivity",
     PROCESSES: "runbook diagnose service-wont-start",
     STREAM: "runbook diagnose trade-stream-not-running",
     CHECKS: "status",
     JOBS: "status",
     CHANNELS: "alerts test",
+    MACHINE: "doctor",
+    DEAD_MAN: "doctor",
+    WATCH: "doctor",
 }
 
 
@@ -82,7 +85,7 @@ class Alert:
     def next_command(self) -> str:
         """The one command to run next."""
         of_check = _OF_CHECK.get(self.cause.split(":")[0])
-        return f"ops-pipeline {of_check or _OF_SOURCE.get(self.source, 'doctor')}"
+        return f"ops-pipeline {of_check or NEXT_STEPS.get(self.source, 'doctor')}"
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from ops_pipeline.clients.dead_man import ping
 from ops_pipeline.clients.senders import Letter, send
 from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.alerts import (
     CONSOLE,
     DATABASE,
+    DEAD_MAN,
     SUMMARY,
     WATCH,
     Channel,
@@ -33,6 +33,7 @@ from ops_pipeline.domain.alerts import (
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.operations import outage as outages
 from ops_pipeline.operations.daily import sum_up
+from ops_pipeline.operations.dead_man import DeadMan
 from ops_pipeline.operations.looks import Look
 from ops_pipeline.operations.outage import ANSWERS, Outage
 from ops_pipeline.settings import AlertChannel
@@ -68,7 +69,7 @@ class Watch:
     channels: Sequence[AlertChannel] = ()
     quiet: Quiet | None = None
     base_url: str = ""
-    dead_man_url: str = ""
+    dead_man: DeadMan = field(default_factory=DeadMan)
     away_seconds: float = AWAY_SECONDS
     send: Callable[[Sequence[Letter]], Mapping[int, str | None]] = send
     holder: UUID = field(default_factory=uuid4)
@@ -109,8 +110,8 @@ class Watch:
             self._fail(now, error)
             return False
         self.refusals = 0
-        if is_whole and self.dead_man_url:
-            ping(self.dead_man_url)
+        if is_whole:
+            self.dead_man.ask()
         return is_whole
 
     def _is_first(self) -> bool:
@@ -122,8 +123,8 @@ class Watch:
         return is_first
 
     def _look(self, now: datetime) -> bool:
-        looks = (*self.looks, Look(SUMMARY, self._sum_up))
-        looked = [self._look_at(look, now) for look in looks]
+        own = (Look(DEAD_MAN, self.dead_man.verdicts), Look(SUMMARY, self._sum_up))
+        looked = [self._look_at(look, now) for look in (*self.looks, *own)]
         # Not before: one that answers may still refuse to keep what was seen.
         self._observe(now, DATABASE, [ANSWERS])
         return all(looked)

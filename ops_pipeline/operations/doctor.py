@@ -27,6 +27,7 @@ from ops_pipeline.domain.thresholds import tier_of
 from ops_pipeline.domain.values import FeedOutcome, FeedStatus
 from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.local.machine import free_bytes
+from ops_pipeline.operations import dead_man
 from ops_pipeline.operations.config import config_of, in_force
 from ops_pipeline.operations.runbook.stream import other_database
 from ops_pipeline.settings import (
@@ -38,7 +39,7 @@ from ops_pipeline.settings import (
     masked,
     require_consent,
 )
-from ops_pipeline.storage.alerts import ChannelState, channel_states
+from ops_pipeline.storage.alerts import ChannelState, channel_states, open_alerts
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import pending
@@ -91,6 +92,8 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
             yield Finding(name, Health.UNUSED, f"mode {settings.mode.value} asks nobody")
     if settings.mode.is_live:
         yield _looked("alert channels", lambda: _alerts(settings))
+        if settings.dead_man_url:
+            yield _looked("dead man's switch", lambda: _dead_man(settings))
     yield _looked("model", lambda: _model(settings))
     yield _looked("disk", lambda: _disk(settings))
     for name in settings.mode.processes:
@@ -246,6 +249,15 @@ def _alerts(settings: Settings) -> str:
             "run: ops-pipeline alerts test",
         )
     return "; ".join(told) + ("" if len(names) > 1 else "; set OPS_ALERT_URLS to be told elsewhere")
+
+
+def _dead_man(settings: Settings) -> str:
+    """The one outside who is asked after each look; asked by us, they would take us for it."""
+    with reachable(settings), opened(settings) as engine, engine.connect() as connection:
+        found = [alert for alert in open_alerts(connection) if alert.cause == dead_man.NAME]
+    if found:
+        raise OperatorError(found[0].finding, "correct OPS_DEAD_MAN_URL, then: ops-pipeline up")
+    return "nothing was heard of it that is wrong"
 
 
 def _channel(name: str, state: ChannelState | None) -> str:

@@ -21,6 +21,7 @@ from ops_pipeline.domain.acceptance import QUERIES, Level, Verdict
 from ops_pipeline.domain.alerts import (
     ACCEPTANCE,
     CHANNELS,
+    DEAD_MAN,
     LONGEST_RETRY,
     MAX_ATTEMPTS,
     Kind,
@@ -35,6 +36,8 @@ from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable
 from ops_pipeline.operations.acceptance import examine
 from ops_pipeline.operations.alerts import Watch, send_test
+from ops_pipeline.operations.dead_man import LOST_AFTER, DeadMan
+from ops_pipeline.operations.doctor import Health
 from ops_pipeline.operations.doctor import examine as doctor
 from ops_pipeline.operations.looks import Look, Processes, looks_of
 from ops_pipeline.settings import AlertChannel, Mode, Settings
@@ -344,8 +347,6 @@ def test_a_channel_that_lost_a_message_is_a_finding_until_it_takes_another(
             scene.at += LONGEST_RETRY
             scene.tick()
         assert found() == ["2 messages were given up: refused"]
-        told = {one.dependency: one.found for one in doctor(ward.settings, clock)}
-        assert "2 were given up" in told["alert channels"]
         scene.error = None
         say(scene)
         scene.tick(times=4)
@@ -363,6 +364,25 @@ def test_a_channel_that_was_taken_away_is_no_finding(
             storage.insert_test(connection, said, TS, {"gone": "refused"})
         ((cause, level),) = [(one.name, one.level) for one in look.ask(TS)]
     assert (cause, level) == ("channel_works:gone", Level.NORMAL)
+
+
+def test_the_doctor_tells_what_a_channel_lost_and_that_the_switch_does_not_answer(
+    template: Settings, tmp_path: Path
+) -> None:
+    known = {"OPS_ALERT_URLS": f"desk={DESK.url}", "OPS_DEAD_MAN_URL": "http://127.0.0.1:9/ping"}
+    with a_ward(template, tmp_path, **known) as ward:
+        with ward.engine.begin() as connection:
+            said = Message(Kind.TEST, Level.LOW, "a test", "of a channel")
+            storage.insert_test(connection, said, TS, {"desk": "refused"})
+            lost = Verdict("dead_man_answers", Level.MEDIUM, "20 times in a row: it answers 404")
+            storage.observe(connection, TS, DEAD_MAN, [lost])
+        told = {one.dependency: one for one in doctor(ward.settings, clock)}
+    channels, switch = told["alert channels"], told["dead man's switch"]
+    assert (channels.health, switch.health) == (Health.FAILED, Health.FAILED)
+    assert channels.found.endswith(
+        "desk was never told of anything, 1 were given up; desk: refused"
+    )
+    assert switch.found == "20 times in a row: it answers 404"
 
 
 def say(scene: Scene) -> None:
@@ -438,7 +458,7 @@ def test_two_watches_tell_everything_once_and_the_second_takes_over(
 def test_a_look_that_fails_is_an_alert_and_no_whole_look(
     stage: Callable[..., Scene], hook: Webhook
 ) -> None:
-    scene = stage(dead_man_url=f"http://127.0.0.1:{hook.port}/ping")
+    scene = stage(dead_man=DeadMan(f"http://127.0.0.1:{hook.port}/ping"))
 
     def fail(_: datetime) -> Sequence[Verdict]:
         raise ValueError
@@ -459,13 +479,36 @@ def test_a_look_that_fails_is_an_alert_and_no_whole_look(
     assert hook.pings == ["/ping"] * 2
 
 
-def test_a_switch_that_does_not_answer_changes_nothing(
+def test_a_switch_that_does_not_answer_is_told_once_and_once_when_it_does(
     stage: Callable[..., Scene], hook: Webhook
 ) -> None:
-    hook.answer = 500
-    scene = stage(dead_man_url=f"http://127.0.0.1:{hook.port}/ping")
-    assert scene.tick(BAD, times=3)
-    assert len(scene.sent) == 1
+    scene = stage(dead_man=DeadMan(f"http://127.0.0.1:{hook.port}/ping"))
+    hook.answer = 404
+    assert scene.tick(times=LOST_AFTER)
+    assert scene.sent == []
+    scene.tick(times=3)
+    told = "dead_man_answers: 20 times in a row: it answers 404"
+    assert scene.sent == [("opened", f"[MEDIUM] {told}")]
+    hook.answer = 200
+    scene.tick()
+    hook.answer = 404
+    # One good answer ends nothing, nor does a bad one begin anything.
+    scene.tick(times=3)
+    assert scene.kinds == ["opened"]
+    hook.answer = 200
+    scene.tick(times=2)
+    assert scene.kinds == ["opened", "resolved"]
+
+
+def test_a_switch_that_is_no_longer_set_is_no_finding(
+    stage: Callable[..., Scene], engine: Engine
+) -> None:
+    lost = Verdict("dead_man_answers", Level.MEDIUM, "lost")
+    with engine.begin() as connection:
+        storage.observe(connection, TS, DEAD_MAN, [lost])
+    stage().tick(times=2)
+    with engine.connect() as connection:
+        assert storage.open_alerts(connection) == []
 
 
 def test_a_session_is_summed_up_once_after_its_close(

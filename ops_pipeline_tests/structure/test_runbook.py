@@ -8,7 +8,7 @@ from typer.main import get_command
 
 from ops_pipeline.cli import app
 from ops_pipeline.domain.acceptance import Level
-from ops_pipeline.domain.alerts import SOURCES, Alert
+from ops_pipeline.domain.alerts import NEXT_STEPS, Alert
 from ops_pipeline.domain.checks import NAMES
 from ops_pipeline.operations.runbook.commands import COMMANDS
 from ops_pipeline.operations.runbook.sections import HEADINGS, SECTIONS
@@ -80,7 +80,7 @@ def test_every_row_answers_a_command_of_the_runbook(runbook: str) -> None:
     assert idle == []
 
 
-@pytest.mark.parametrize("source", [*NAMES, *SOURCES])
+@pytest.mark.parametrize("source", [*NAMES, *NEXT_STEPS])
 def test_what_an_alert_says_to_do_next_can_be_done(source: str) -> None:
     alert = Alert(source, source, Level.HIGH, "", NOON, NOON)
     program, *words = alert.next_command.split()
