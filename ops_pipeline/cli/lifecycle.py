@@ -14,13 +14,12 @@ from ops_pipeline.cli.server import prepare, running_server, settings_of
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning
-from ops_pipeline.local.keeper import keeper_command, log_dir, table_of
+from ops_pipeline.local.keeper import Asked, log_dir, start_keeper, stop_kept, table_of
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable, wait_until
 from ops_pipeline.settings import (
     KEEPER,
-    PROJECT_DIR,
     SANDBOX,
     WEB,
     Mode,
@@ -32,8 +31,6 @@ from ops_pipeline.settings import (
 from ops_pipeline.storage.knowledge import clock
 
 START_SECONDS = 120
-# It ends the others one by one.
-KEEPER_STOP_SECONDS = 60
 PortOption = Annotated[
     int | None,
     typer.Option(min=1, max=65535, help="Port of the UI. [env: OPS_WEB_PORT]"),
@@ -67,15 +64,14 @@ def up(
     """Start PostgreSQL, the daemon, the guarded web server, and in sandbox mode the sandbox."""
     settings = settings_of(mode)
     market = _market_words(settings, bars, news, day)
-    port = port or settings.web_port
-    table = table_of(settings)
+    asked, table = Asked(port or settings.web_port, market), table_of(settings)
     if all(table.find(name) for name in settings.mode.processes):
         say(f"mode {settings.mode.value} is up already; stop it with: ops-pipeline down")
         return
-    _require_free_ports(settings, port, "up")
+    _require_free_ports(settings, asked.port, "up")
     _require_market(settings)
-    settings = _start(settings, table, port, market)
-    say(f"mode {settings.mode.value}: Dagster UI at http://127.0.0.1:{port}")
+    settings = _start(settings, table, asked)
+    say(f"mode {settings.mode.value}: Dagster UI at http://127.0.0.1:{asked.port}")
     say("stop it with: ops-pipeline down")
 
 
@@ -84,7 +80,9 @@ def down() -> None:
     # Of replay, because a live mode's settings may be refused, and what runs must be stopped.
     settings = load(Mode.REPLAY.value)
     stopped = [
-        f"{name} ({mode.value})" for mode in Mode for name in _stop(replace(settings, mode=mode))
+        f"{name} ({mode.value})"
+        for mode in Mode
+        for name in stop_kept(replace(settings, mode=mode))
     ]
     server = EmbeddedServer.in_folder(settings.var_dir)
     if settings.is_embedded and server.is_running():
@@ -109,7 +107,7 @@ def demo(
         up(Mode.SANDBOX, port)
 
 
-def _start(settings: Settings, table: ProcessTable, port: int, market: list[str]) -> Settings:
+def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
     if settings.is_embedded:
         EmbeddedServer.in_folder(settings.var_dir).start()
     with running_server(settings.mode) as answering, working("starting", quiet=False):
@@ -120,13 +118,12 @@ def _start(settings: Settings, table: ProcessTable, port: int, market: list[str]
         _parse_models(settings)
         _prepare_dagster(settings)
         # What a keeper that was killed left behind belongs to nobody.
-        _stop(settings)
-        command, log_file = keeper_command(settings.mode, port, market), _log_file(settings, KEEPER)
-        table.start(KEEPER, command, os.environ, log_file, cwd=PROJECT_DIR)
+        stop_kept(settings)
+        start_keeper(settings, asked)
         try:
-            _wait_until_up(settings, table, port)
+            _wait_until_up(settings, table, asked.port)
         except BaseException:
-            _stop(settings)
+            stop_kept(settings)
             raise
     return settings
 
@@ -150,16 +147,6 @@ def _wait_until_up(settings: Settings, table: ProcessTable, port: int) -> None:
         "the web server did not answer",
         hint=f"look at {_log_file(settings, WEB)}",
     )
-
-
-def _stop(settings: Settings) -> list[str]:
-    """End what runs of a mode, the keeper first, or it would start the others again."""
-    table, (keeper, *kept) = table_of(settings), settings.mode.processes
-    found = [process.name for process in table.all()]
-    table.stop(keeper, KEEPER_STOP_SECONDS)
-    for name in reversed(kept):
-        table.stop(name)
-    return found
 
 
 def _log_file(settings: Settings, name: str) -> Path:

@@ -13,6 +13,7 @@ from ops_pipeline.cli.server import settings_of
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.logs import Line
 from ops_pipeline.domain.session import NEW_YORK
+from ops_pipeline.local.keeper import last_asked
 from ops_pipeline.operations.logs import read
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.knowledge import clock
@@ -72,4 +73,4 @@ def _both_times(at: datetime) -> str:
 
 
 def _url(settings: Settings, line: Line) -> str:
-    return f"http://127.0.0.1:{settings.web_port}/runs/{line.run_id}" if line.run_id else ""
+    return f"http://127.0.0.1:{last_asked(settings).port}/runs/{line.run_id}" if line.run_id else ""

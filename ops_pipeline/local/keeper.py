@@ -4,6 +4,7 @@ It is the only process that `up` starts; `down` ends it first, and it ends what 
 """
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -11,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -39,6 +40,8 @@ from ops_pipeline.settings import (
 
 LOOK_SECONDS = 0.5
 LONGEST_LOG = 10_000_000
+# What the keeper has for ending the others one by one.
+STOP_SECONDS = 60
 # How long it waits before it starts what died again and again; lived so long, it counts as well.
 FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS = 0.5, 60.0, 120.0
 
@@ -119,10 +122,52 @@ class Keeper:
             self.table.stop(one.name)
 
 
-def keeper_command(mode: Mode, port: int, market: Sequence[str] = ()) -> list[str]:
-    """How the keeper of a mode is started: with the UI's port, and the words of the sandbox."""
-    words = ["--mode", mode.value, "--port", str(port), "--", *market]
+@dataclass(frozen=True)
+class Asked:
+    """How a mode is brought up: the UI's port, and the words of the sandbox."""
+
+    port: int
+    market: Sequence[str] = ()
+
+
+def keeper_command(mode: Mode, asked: Asked) -> list[str]:
+    """How the keeper of a mode is started."""
+    words = ["--mode", mode.value, "--port", str(asked.port), "--", *asked.market]
     return [sys.executable, "-m", __name__, *words]
+
+
+def start_keeper(settings: Settings, asked: Asked) -> None:
+    """Start it in this process's environment, and keep how it was asked, for its next start.
+
+    Raises:
+        Unsafe: it is alive.
+    """
+    environment = {**os.environ, **settings.environment()}
+    command, log_file = keeper_command(settings.mode, asked), log_dir(settings) / f"{KEEPER}.log"
+    table_of(settings).start(KEEPER, command, environment, log_file, PROJECT_DIR)
+    replace_private(_asked_file(settings), json.dumps(asdict(asked)))
+
+
+def last_asked(settings: Settings) -> Asked:
+    """How this mode was brought up last; where it never was, as `up` would without options."""
+    try:
+        return Asked(**json.loads(_asked_file(settings).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Asked(settings.web_port)
+
+
+def stop_kept(settings: Settings) -> list[str]:
+    """End what runs of a mode, the keeper first, or it would start the others again.
+
+    Returns:
+        The names of those that ran.
+    """
+    table, (keeper, *kept) = table_of(settings), settings.mode.processes
+    found = [process.name for process in table.all()]
+    table.stop(keeper, STOP_SECONDS)
+    for name in reversed(kept):
+        table.stop(name)
+    return found
 
 
 def table_of(settings: Settings) -> ProcessTable:
@@ -143,14 +188,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("market", nargs="*", help="words of the sandbox, after --")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    keeper = _keeper(load(options.mode.value), options.port, options.market)
+    keeper = _keeper(load(options.mode.value), Asked(options.port, options.market))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: keeper.ended.set())
     keeper.run()
 
 
-def _keeper(settings: Settings, port: int, market: Sequence[str] = ()) -> Keeper:
-    words = _words(settings, port, market)
+def _keeper(settings: Settings, asked: Asked) -> Keeper:
+    words = _words(settings, asked)
     return Keeper(
         table_of(settings),
         [
@@ -162,6 +207,10 @@ def _keeper(settings: Settings, port: int, market: Sequence[str] = ()) -> Keeper
         log_dir(settings),
         EmbeddedServer.in_folder(settings.var_dir) if settings.is_embedded else None,
     )
+
+
+def _asked_file(settings: Settings) -> Path:
+    return settings.mode_dir / "asked.json"
 
 
 def _try(do: Callable[[], None]) -> None:
@@ -182,19 +231,19 @@ def _bound(log_file: Path) -> None:
         os.truncate(log_file, 0)
 
 
-def _words(settings: Settings, port: int, market: Sequence[str]) -> dict[str, list[str]]:
-    socket = _socket(settings)
+def _words(settings: Settings, asked: Asked) -> dict[str, list[str]]:
+    socket, port = _socket(settings), str(asked.port)
     workspace = _workspace(settings, socket)
     return {
-        SANDBOX: ["ops_pipeline", "sandbox", "--port", str(settings.sandbox_port), *market],
+        SANDBOX: ["ops_pipeline", "sandbox", "--port", str(settings.sandbox_port), *asked.market],
         CODE: [
             *("ops_pipeline.engine.code", "--module", "ops_pipeline.definitions"),
             *("--location", LOCATION, "--socket", socket),
         ],
         DAEMON: ["ops_pipeline.engine.daemon", "-w", workspace],
-        WEB: ["ops_pipeline.engine.web", "--port", str(port), "-w", workspace],
+        WEB: ["ops_pipeline.engine.web", "--port", port, "-w", workspace],
         STREAM: ["ops_pipeline", "trade-stream"],
-        ALERTS: ["ops_pipeline", "alerts", "run", "--port", str(port)],
+        ALERTS: ["ops_pipeline", "alerts", "run", "--port", port],
     }
 
 

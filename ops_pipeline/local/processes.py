@@ -98,6 +98,11 @@ class ProcessTable:
         self._record(name).unlink(missing_ok=True)
         return handle is not None
 
+    def would_end_us(self, name: str) -> bool:
+        """Whether the end of the process of this name is ours: it is us, or we came of it."""
+        us, handle = psutil.Process(), self._handle(name)
+        return handle is not None and handle in (us, *us.parents())
+
     def memory_bytes(self, name: str) -> int:
         """Memory of the process and of those of its descendants that have no record of their own.
 

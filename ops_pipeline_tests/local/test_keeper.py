@@ -9,7 +9,7 @@ import pytest
 
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.local import keeper as keepers
-from ops_pipeline.local.keeper import FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS, Keeper, Kept
+from ops_pipeline.local.keeper import FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS, Asked, Keeper, Kept
 from ops_pipeline.local.processes import Process, ProcessTable, wait_until
 from ops_pipeline.settings import Mode, Settings
 
@@ -119,18 +119,19 @@ def test_a_log_that_grew_too_long_is_put_aside_while_its_writer_goes_on(
 def test_a_var_folder_whose_path_is_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     settings = Settings(Mode.REPLAY, tmp_path / ("x" * 100), None)
     with pytest.raises(BadConfiguration, match="too long"):
-        keepers._keeper(settings, 3000)
+        keepers._keeper(settings, Asked(3000))
 
 
 def test_nobody_else_may_enter_the_folder_of_the_code_servers_socket(tmp_path: Path) -> None:
     settings = Settings(Mode.REPLAY, tmp_path, None)
-    keepers._keeper(settings, 3000)
+    keepers._keeper(settings, Asked(3000))
     assert (tmp_path / "replay" / "run").stat().st_mode & 0o777 == 0o700
 
 
 def test_the_sandbox_is_told_what_to_play(tmp_path: Path) -> None:
     settings = Settings(Mode.SANDBOX, tmp_path, None)
-    sandbox = next(one for one in keepers._keeper(settings, 3000, ["--day", "D"]).kept)
+    asked = Asked(3000, ["--day", "D"])
+    sandbox = next(one for one in keepers._keeper(settings, asked).kept)
     assert sandbox.command[-4:] == ["--port", "8600", "--day", "D"]
-    command = keepers.keeper_command(Mode.SANDBOX, 3000, ["--day", "D"])
+    command = keepers.keeper_command(Mode.SANDBOX, asked)
     assert command[-3:] == ["--", "--day", "D"]

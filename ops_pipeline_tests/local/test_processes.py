@@ -18,6 +18,7 @@ from ops_pipeline.engine.starts import Start
 from ops_pipeline.local.files import replace_private
 from ops_pipeline.local.ports import free_port, port_is_free
 from ops_pipeline.local.processes import Process, ProcessTable, is_alive, wait_until
+from ops_pipeline.settings import PROJECT_DIR
 
 SLEEP = "import time; time.sleep(60)"
 FAMILY = """
@@ -191,6 +192,25 @@ def test_stopping_the_dead_or_the_unknown_does_nothing(bench: Bench) -> None:
     assert bench.table.stop("web")
     assert not bench.table.stop("web")
     assert not psutil.pid_exists(process.pid)
+
+
+ASKS = """
+import pathlib, subprocess, sys, time
+from ops_pipeline.local.processes import ProcessTable
+table = ProcessTable(pathlib.Path("run"))
+while not table.knows("other"): time.sleep(0.05)
+print([table.would_end_us(name) for name in ("web", "other", "unknown")], flush=True)
+if len(sys.argv) == 1: subprocess.run([sys.executable, "-c", open("asks.py").read(), "child"])
+time.sleep(60)
+"""
+
+
+def test_a_process_knows_whose_end_would_be_its_own(bench: Bench) -> None:
+    (bench.folder / "asks.py").write_text(ASKS)
+    bench.start("web", ASKS, PYTHONPATH=str(PROJECT_DIR))
+    bench.start("other")
+    wait_until(lambda: bench.log("web").read_text().count("\n") == 2, 20, "they did not say")
+    assert bench.log("web").read_text() == "[True, False, False]\n" * 2
 
 
 def test_memory_counts_the_children_and_is_nothing_for_the_dead(bench: Bench) -> None:

@@ -1,7 +1,6 @@
 """A mode of a test's own to inject faults into: its database, its processes, its Dagster."""
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,8 +30,7 @@ from ops_pipeline.operations.runbook.sections import section_of
 from ops_pipeline.settings import KEEPER, PROJECT_DIR, Settings, load
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline_tests.defs.world import administrator
-
-SLEEPS = [str(shutil.which("sleep")), "600"]
+from ops_pipeline_tests.operations.sleepers import SLEEPS
 
 
 class QuietDagster:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import (
@@ -36,14 +37,15 @@ from ops_pipeline.domain.stages import (
 )
 from ops_pipeline.domain.stream import Difference
 from ops_pipeline.engine.watch import EndedRun, Watch
-from ops_pipeline.local.keeper import log_dir, table_of
+from ops_pipeline.local import keeper as keepers
+from ops_pipeline.local.keeper import Asked, log_dir, table_of
 from ops_pipeline.local.postgres import EmbeddedServer
-from ops_pipeline.local.processes import wait_until
+from ops_pipeline.local.processes import ProcessTable, wait_until
 from ops_pipeline.operations import config
 from ops_pipeline.operations.runbook.causes import config_of
 from ops_pipeline.operations.runbook.section import NOT_IN_REPLAY, Fix, Outcome
 from ops_pipeline.operations.runbook.sections import SECTIONS
-from ops_pipeline.settings import CODE, DAEMON, STREAM, WEB, Mode, Settings
+from ops_pipeline.settings import CODE, DAEMON, KEEPER, STREAM, WEB, Mode, Settings, load
 from ops_pipeline.storage import bars, dispatch, knowledge
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.services import Switch, switches, upsert_switch
@@ -51,6 +53,7 @@ from ops_pipeline.storage.stream import keep_lease, keep_pass, leave_lease, take
 from ops_pipeline_tests.builders import NOON, SESSION, a_bar
 from ops_pipeline_tests.defs.world import administrator
 from ops_pipeline_tests.dispatcher.world import World
+from ops_pipeline_tests.operations import sleepers
 from ops_pipeline_tests.operations.scenes import QuietDagster, Ward, a_ward
 from ops_pipeline_tests.sandbox.served import served
 from ops_pipeline_tests.sandbox.worlds import a_world
@@ -200,6 +203,22 @@ def test_no_logs_restarts_what_logs_into_a_file_that_is_gone(live: Ward) -> None
         after = {name: table.find(name) for name in live.settings.mode.processes}
     assert file.exists()
     assert [name for name in before if before[name] != after[name]] == [DAEMON]
+
+
+@pytest.mark.parametrize("gone", [DAEMON, KEEPER])
+def test_a_run_leaves_to_a_person_what_would_end_it(
+    live: Ward, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    monkeypatch.setattr(ProcessTable, "would_end_us", lambda _, name: name == DAEMON)
+    with live.kept():
+        before = table_of(live.settings).all()
+        (log_dir(live.settings) / f"{gone}.log").unlink()
+        (step,) = live.fix("no-logs-generated", apply=True).steps
+        assert table_of(live.settings).all() == before
+        assert not live.is_normal("no-logs-generated")
+    assert step.outcome is Outcome.BY_HAND
+    assert step.what == f"restart {gone}, which would end this run: from a terminal"
+    assert step.command.startswith("ops-pipeline down && ops-pipeline up --mode sandbox --port ")
 
 
 def test_no_logs_makes_the_folder_that_is_not_there(live: Ward) -> None:
@@ -778,14 +797,46 @@ def test_a_stream_that_nobody_follows_is_named(live: Ward) -> None:
     assert live.codes("trade-stream-not-running") == ["NOT_RUNNING"]
 
 
-def test_a_stream_at_another_database_is_named(live: Ward) -> None:
-    with live.kept():
-        log = log_dir(live.settings) / f"{STREAM}.log"
-        log.write_text(
-            "following http://127.0.0.1:1 with key sa...ey, database elsewhere at db:5432, code 1\n"
-        )
-        found = {one.cause.code: one for one in live.diagnose("trade-stream-not-running").found}
-    assert found["DB_HOST"].evidence["process"] == "elsewhere at db:5432"
+# Says where it works as the real one does, and sleeps.
+SAYS = (
+    'sleep 0.5; echo "following http://127.0.0.1:1 with key sa...ey, database $OPS_DBT_NAME at'
+    ' $OPS_DBT_HOST:$OPS_DBT_PORT, code 1"; exec sleep 600'
+)
+
+
+@pytest.fixture
+def followed(live: Ward, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+    """As `live`, in this process's environment, with a keeper that was started as `up` does."""
+    command = [sys.executable, "-c", f"from {sleepers.__name__} import keep; keep({SAYS!r})"]
+    monkeypatch.setattr(
+        keepers, "keeper_command", lambda _, asked: [*command, str(asked.port), *asked.market]
+    )
+    for name, value in live.environ.items():
+        monkeypatch.setenv(name, value)
+    keepers.start_keeper(live.settings, Asked(3456, ["--day", "D"]))
+    log = log_dir(live.settings) / f"{STREAM}.log"
+    try:
+        wait_until(lambda: log.exists() and "code 1" in log.read_text(), 30, "nobody followed")
+        yield live
+    finally:
+        keepers.stop_kept(live.settings)
+
+
+def test_a_stream_at_another_database_starts_anew_in_the_environment_of_the_fix(
+    followed: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, url = "trade-stream-not-running", followed.environ["DATABASE_URL"]
+    assert "DB_HOST" not in followed.codes(name)
+    monkeypatch.setenv("DATABASE_URL", url.replace("127.0.0.1", "localhost"))
+    now = Ward(load(), followed.engine)
+    found = next(one for one in now.diagnose(name).found if one.cause.code == "DB_HOST")
+    assert "127.0.0.1" in found.evidence["process"]
+    steps = {step.what: step.outcome for step in now.fix(name, apply=True).steps}
+    assert steps[f"restart {KEEPER}"] is Outcome.DONE
+    assert "DB_HOST" not in now.codes(name)
+    keeper = table_of(now.settings).find(KEEPER)
+    assert keeper
+    assert psutil.Process(keeper.pid).cmdline()[-3:] == ["3456", "--day", "D"]
 
 
 def test_keys_that_are_refused_are_named_without_them(live: Ward) -> None:

@@ -7,9 +7,10 @@ from ops_pipeline.domain.errors import OperatorError
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.domain.stages import SERVICES, Stage
 from ops_pipeline.domain.thresholds import DispatcherConfig
-from ops_pipeline.local.keeper import log_dir, table_of
+from ops_pipeline.local.keeper import last_asked, log_dir, table_of
 from ops_pipeline.operations import config
 from ops_pipeline.operations.runbook.changes import (
+    anew,
     by_hand,
     start_processes,
     start_stopped,
@@ -150,8 +151,7 @@ def daemon_silent(scene: Scene) -> Iterator[Found]:
         log_file = log_dir(scene.settings) / "daemon.log"
         by_person = by_hand(
             "read the daemon's log, then start all anew",
-            f"less {log_file}; ops-pipeline down && ops-pipeline up"
-            f" --mode {scene.settings.mode.value}",
+            f"less {log_file}; {anew(scene)}",
         )
         yield Found(DAEMON_SILENT, {"seconds_silent": round(silent)}, [by_person])
 
@@ -163,7 +163,7 @@ def failing(scene: Scene, *jobs: str) -> Iterator[Found]:
         if run is not None and run.status == "FAILURE":
             look = by_hand(
                 "read the error of the run",
-                f"http://127.0.0.1:{scene.settings.web_port}/runs/{run.run_id}",
+                f"http://127.0.0.1:{last_asked(scene.settings).port}/runs/{run.run_id}",
             )
             yield Found(RUNS_FAIL, {"job": job, "error": run.error, "run_id": run.run_id}, [look])
 

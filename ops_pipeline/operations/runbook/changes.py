@@ -1,7 +1,7 @@
 """What the sections change, each by the function that the verb of the same kind uses."""
 
 import json
-import os
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -9,14 +9,21 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from ops_pipeline.clients.live import access_of
 from ops_pipeline.dispatcher.turn import sweep
 from ops_pipeline.domain.gates import HALTED
 from ops_pipeline.domain.stages import DISPATCH, Stage
-from ops_pipeline.local.keeper import keeper_command, log_dir, table_of
+from ops_pipeline.local.keeper import (
+    last_asked,
+    log_dir,
+    start_keeper,
+    stop_kept,
+    table_of,
+)
 from ops_pipeline.local.processes import wait_until
 from ops_pipeline.operations import config
 from ops_pipeline.operations.runbook.section import Change, Scene
-from ops_pipeline.settings import KEEPER, PROJECT_DIR, Settings
+from ops_pipeline.settings import KEEPER, Settings
 from ops_pipeline.storage import dispatch, runbook
 from ops_pipeline.storage.services import Switch, upsert_switch
 
@@ -49,14 +56,29 @@ def start_stopped(scene: Scene, name: str) -> Change:
 
 def start_processes(scene: Scene) -> Change:
     """Start the keeper, which starts whatever does not run."""
-    command = f"ops-pipeline up --mode {scene.settings.mode.value}"
-    return Change("start what does not run", command, partial(_start, scene.settings))
+    return Change("start what does not run", _up(scene.settings), partial(_start, scene.settings))
 
 
-def restart(scene: Scene, name: str) -> Change:
-    """End a kept process; its keeper starts it again, with the settings and the code of now."""
-    command = f"ops-pipeline down && ops-pipeline up --mode {scene.settings.mode.value}"
-    return Change(f"restart {name}", command, partial(_restart, scene.settings, name))
+def restart(scene: Scene, name: str, is_done: Callable[[], bool] = lambda: True) -> Change:
+    """End a kept process; its keeper starts it again, with its own environment and today's code.
+
+    The keeper itself is ended with all that it keeps, and starts in this process's environment. A
+    run that came of what is to end would be ended before anything starts: a person does it.
+
+    Args:
+        scene: where.
+        name: the process.
+        is_done: what holds once it is at work again; waited for.
+    """
+    command = anew(scene)
+    if _would_end_us(scene.settings, name):
+        return by_hand(f"restart {name}, which would end this run: from a terminal", command)
+    return Change(f"restart {name}", command, partial(_restart, scene.settings, name, is_done))
+
+
+def anew(scene: Scene) -> str:
+    """How a person starts all of this mode anew, as it was started last."""
+    return f"ops-pipeline down && {_up(scene.settings)}"
 
 
 def sweep_queue(scene: Scene, what: str) -> Change:
@@ -138,10 +160,7 @@ def _start(settings: Settings) -> None:
     table = table_of(settings)
     if table.find(KEEPER) is None:
         # As `up` does, but for what it prepares: an installation that ran once has that.
-        command = keeper_command(settings.mode, settings.web_port)
-        environment = {**os.environ, **settings.environment()}
-        log_file = log_dir(settings) / f"{KEEPER}.log"
-        table.start(KEEPER, command, environment, log_file, PROJECT_DIR)
+        start_keeper(settings, last_asked(settings))
     wait_until(
         lambda: all(table.find(name) for name in settings.mode.processes),
         START_SECONDS,
@@ -150,6 +169,23 @@ def _start(settings: Settings) -> None:
     )
 
 
-def _restart(settings: Settings, name: str) -> None:
-    table_of(settings).stop(name)
+def _restart(settings: Settings, name: str, is_done: Callable[[], bool]) -> None:
+    if name == KEEPER:
+        # What would be refused at the start is refused before anything ends.
+        access_of(settings)
+        stop_kept(settings)
+    else:
+        table_of(settings).stop(name)
     _start(settings)
+    wait_until(is_done, START_SECONDS, f"{name} did not come to work", f"ops-pipeline logs {name}")
+
+
+def _would_end_us(settings: Settings, name: str) -> bool:
+    ended = settings.mode.processes if name == KEEPER else (name,)
+    return any(map(table_of(settings).would_end_us, ended))
+
+
+def _up(settings: Settings) -> str:
+    asked = last_asked(settings)
+    words = ["--mode", settings.mode.value, "--port", str(asked.port), *asked.market]
+    return f"ops-pipeline up {shlex.join(words)}"

@@ -50,7 +50,7 @@ LOG_FILE_GONE = Cause(
     "LOG_FILE_GONE",
     "A process runs, and the file that it logs to was removed.",
     Level.HIGH,
-    "restarts it, with a new file",
+    "restarts it, with a new file; a job leaves to a person what it would not outlive",
 )
 DISK_FULL = Cause(
     "DISK_FULL",

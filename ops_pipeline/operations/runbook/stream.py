@@ -22,7 +22,7 @@ from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.operations.runbook.causes import verdict_of
 from ops_pipeline.operations.runbook.changes import by_hand, restart, start_processes
 from ops_pipeline.operations.runbook.section import Cause, Found, OwnCheck, Scene, Section
-from ops_pipeline.settings import STREAM, Settings
+from ops_pipeline.settings import KEEPER, STREAM, Settings
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.stream import read_health
 
@@ -51,7 +51,7 @@ DB_HOST = Cause(
     "DB_HOST",
     "The process works with another database than these settings name.",
     Level.HIGH,
-    "restarts it, with the settings of now",
+    "restarts it; where the environment names the database, all, in the environment of the fix",
 )
 STALE_CODE = Cause(
     "STALE_CODE",
@@ -114,7 +114,10 @@ def _keys(scene: Scene) -> Iterator[Found]:
 def _database(scene: Scene) -> Iterator[Found]:
     if elsewhere := other_database(scene.settings):
         told, ours = elsewhere
-        yield Found(DB_HOST, {"process": told, "settings": ours}, [restart(scene, STREAM)])
+        # Our own stands in a file that each start reads; another in the keeper's environment.
+        name = STREAM if scene.settings.is_embedded else KEEPER
+        again = restart(scene, name, lambda: other_database(scene.settings) is None)
+        yield Found(DB_HOST, {"process": told, "settings": ours}, [again])
 
 
 def other_database(settings: Settings) -> tuple[str, str] | None:
