@@ -42,18 +42,20 @@ from ops_pipeline.operations.doctor import examine as doctor
 from ops_pipeline.operations.looks import Look, Processes, looks_of
 from ops_pipeline.settings import AlertChannel, Mode, Settings
 from ops_pipeline.storage import alerts as storage
-from ops_pipeline.storage import dispatch
+from ops_pipeline.storage import dispatch, stream
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.services import Switch, upsert_switch
-from ops_pipeline_tests.builders import NOON, at
+from ops_pipeline_tests.builders import NOON, a_broker_order, at
 from ops_pipeline_tests.clients.webhook import Webhook, opened
 from ops_pipeline_tests.operations.scenes import a_ward
 from ops_pipeline_tests.storage.rows import (
     CONFIG,
     TS,
+    one,
     put_executed,
     put_execution,
+    put_order,
     put_recommendation,
     put_run,
 )
@@ -207,22 +209,50 @@ def put_right(connection: Any) -> None:
     connection.execute(text(f"{closed} where finished_at is null"), {"ts": TS})
 
 
-def test_a_halt_for_a_duplicate_is_lifted_until_there_is_another(engine: Engine) -> None:
+def duplicate_order(connection: Any, ticker: str = "AAPL") -> None:
+    """Both orders carry an id that was decided here."""
+    ours = one(
+        connection,
+        "select client_order_id from order_intents where recommendation_id = :n",
+        n=put_order(connection, ticker=ticker),
+    )
+    twice = [
+        a_broker_order(client_order_id=ours, broker_order_id=f"{ticker}-{n}") for n in range(2)
+    ]
+    stream.put_orders(connection, dispatch.ACCOUNT, twice)
+
+
+@pytest.mark.parametrize(
+    ("name", "violate"),
+    [("duplicate_executions", duplicate), ("duplicate_orders", duplicate_order)],
+)
+def test_a_halt_for_a_duplicate_is_lifted_until_there_is_another(
+    engine: Engine, name: str, violate: Callable[..., None]
+) -> None:
     def state(said: str | None = None) -> str:
         with engine.begin() as connection:
             if said:
                 dispatch.set_trading_state(connection, said, "night", "the cause is known")
-        examine(engine, TS, Mode.REPLAY.calendar, is_live=False, names=["duplicate_executions"])
+        examine(engine, TS, Mode.REPLAY.calendar, is_live=False, names=[name])
         with engine.connect() as connection:
             return dispatch.read_trading_state(connection)
 
     with engine.begin() as connection:
-        duplicate(connection)
+        violate(connection)
     assert state() == HALTED
     assert state(ACTIVE) == ACTIVE
     with engine.begin() as connection:
-        duplicate(connection, "MSFT")
+        violate(connection, "MSFT")
     assert state() == HALTED
+    assert state(ACTIVE) == ACTIVE
+
+
+def test_two_orders_of_somebody_else_under_one_id_halt_nothing(engine: Engine) -> None:
+    with engine.begin() as connection:
+        twice = [a_broker_order(), a_broker_order(broker_order_id="b-2")]
+        stream.put_orders(connection, dispatch.ACCOUNT, twice)
+    (found,) = examine(engine, TS, Mode.REPLAY.calendar, is_live=False, names=["duplicate_orders"])
+    assert found.is_normal
 
 
 def test_a_check_that_is_silent_ends_no_alert(template: Settings, tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def test_what_an_alert_says_to_do_next_can_be_done(source: str) -> None:
     found: Any = get_command(app())
     while words and hasattr(found, "commands"):
         found = found.commands[words.pop(0)]
-    assert words == [] or words[0] in [section.name for section in SECTIONS]
+    options = [option for each in found.params for option in each.opts]
+    assert words == [] or words[0] in [*options, *(section.name for section in SECTIONS)]
     # A group that looks by itself may be the whole of it.
     assert not hasattr(found, "commands") or found.invoke_without_command
 

@@ -24,7 +24,7 @@ def acceptance_checks() -> list[dg.AssetChecksDefinition]:
 def evaluate(
     pipeline: Pipeline, now: datetime, names: Collection[str]
 ) -> list[dg.AssetCheckEvaluation]:
-    """What these checks say at an instant; a duplicate execution halts trading."""
+    """What these checks say at an instant; a duplicate halts trading."""
     is_live = pipeline.mode.is_live
     found = examine(pipeline.engine, now, pipeline.calendar, is_live=is_live, names=names)
     return [_evaluation(verdict) for verdict in found]

@@ -475,12 +475,12 @@ from took
 group by service;
 
 -- name: duplicate_orders
--- Ids of ours that more than one order at the broker carries.
+-- Ids of ours that more than one order at the broker carries; what others number is their own.
 select client_order_id
 from broker_orders
 where client_order_id <> ''
 group by account, client_order_id
-having count(*) > 1
+having count(*) > 1 and not bool_and(is_external)
 order by client_order_id;
 
 -- name: clock_skew
