@@ -35,6 +35,7 @@ app = typer.Typer(help="The dispatcher's settings: look, change, take back; each
 
 USAGE = "try: ops-pipeline config set confidence_min=0.60 --reason '...'"
 Why = Annotated[str, typer.Option("--reason", help="Why, for whoever looks next.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 Number = Annotated[int | None, typer.Argument(help="A version's number.")]
 
 
@@ -99,7 +100,7 @@ def set_keys(
     lasting: Annotated[
         str | None, typer.Option("--for", help="How long, as 30m, 2h or 1d; for good without.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    dry_run: DryRun = False,
     mode: ModeOption = None,
 ) -> None:
     """Change some keys from the next run of the dispatcher on; all others stay."""
@@ -115,6 +116,25 @@ def set_keys(
         made = config.change(
             connection, settings, wanted, who=who, why=reason, now=now, until=until
         )
+    _print_made(made)
+
+
+@app.command("unset")
+def unset_keys(
+    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="As config show has them.")],
+    reason: Why,
+    dry_run: DryRun = False,
+    mode: ModeOption = None,
+) -> None:
+    """Take keys back: again they are as default, mode, file and environment say; others stay."""
+    now = clock()
+    with _store(mode) as (settings, connection):
+        if dry_run:
+            _print_changes(config.preview_unset(connection, settings, keys, now))
+            say("nothing was changed")
+            return
+        who = operator(settings)
+        made = config.unset(connection, settings, keys, who=who, why=reason, now=now)
     _print_made(made)
 
 

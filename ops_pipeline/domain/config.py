@@ -1,6 +1,6 @@
 """The operator's layer of settings: what is set for good, what for a time, and what returns."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -49,6 +49,11 @@ class Overrides:
                 back_to = known.back_to if known else self.values.get(key)
                 temporary[key] = Temporary(until, back_to)
         return Overrides({**self.values, **changes}, temporary)
+
+    def without(self, keys: Collection[str]) -> "Overrides":
+        """The layer that says nothing of these keys, now or later; all others are as they were."""
+        values = {key: value for key, value in self.values.items() if key not in keys}
+        return Overrides(values, {k: w for k, w in self.temporary.items() if k not in keys})
 
     def returned(self, now: datetime) -> "Overrides":
         """The layer with all that was set until now or earlier as it was before."""

@@ -6,7 +6,7 @@ operator's own, which is kept here and, where one is named, in a parameter of SS
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -157,6 +157,42 @@ def preview(
     return difference(known.effective, after)
 
 
+def unset(
+    connection: Connection,
+    settings: Settings,
+    keys: Collection[str],
+    *,
+    who: str,
+    why: str,
+    now: datetime,
+) -> ConfigVersion:
+    """Take keys out of the operator's layer: what the layers below say of them holds again.
+
+    Returns:
+        The new version, or the one in force where the layer says nothing of them.
+
+    Raises:
+        BadInput: there is no such key, or the others cannot be without it.
+        NotRunning: SSM does not answer; nothing is changed.
+    """
+    look = _looked(connection, settings, now)
+    return look.publish(_unset(settings, look.version, keys), Source.CLI, who, why)
+
+
+def preview_unset(
+    connection: Connection, settings: Settings, keys: Collection[str], now: datetime
+) -> dict[str, list[Any]]:
+    """What taking keys back would come to, key by key; nothing is looked for or written.
+
+    Raises:
+        BadInput: there is no such key, or the others cannot be without it.
+    """
+    known = in_force(connection, settings, now)
+    wanted = _unset(settings, known, keys)
+    after = _effective(settings, known.base, wanted.values).document()
+    return difference(known.effective, after)
+
+
 def rollback(
     connection: Connection, settings: Settings, number: int, *, who: str, why: str, now: datetime
 ) -> ConfigVersion:
@@ -195,13 +231,27 @@ def _changed(
     if until and until <= now:
         raise BadInput(f"{until:%Y-%m-%d %H:%M} UTC is over already")
     wanted = known.overrides.changed(changes, until)
+    _require_legal(settings, known, wanted)
+    return wanted
+
+
+def _unset(settings: Settings, known: ConfigVersion, keys: Collection[str]) -> Overrides:
+    """The operator's layer without some keys."""
+    # Of a key that is none, the refusal names those that are like it.
+    unknown = dict.fromkeys(key for key in keys if key not in known.effective)
+    wanted = known.overrides.without(keys)
+    _require_legal(settings, known, replace(wanted, values={**wanted.values, **unknown}))
+    return wanted
+
+
+def _require_legal(settings: Settings, known: ConfigVersion, wanted: Overrides) -> None:
+    """Refuse a layer that is not legal now, or whenever something of it returns."""
     try:
         _effective(settings, known.base, wanted.values)
         for end in sorted({when.until for when in wanted.temporary.values()}):
             _effective(settings, known.base, wanted.returned(end).values)
     except BadConfiguration as error:
         raise BadInput(str(error), SEE_KEYS) from None
-    return wanted
 
 
 def _looked(connection: Connection, settings: Settings, now: datetime) -> "_Look":

@@ -95,6 +95,22 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(config: Run) -> No
     assert json.loads(config("log", "--json").out) == []
 
 
+def test_unset_takes_keys_back_and_says_which_and_a_dry_run_does_not(config: Run) -> None:
+    config("set", "tier=tiny", "confidence_min=0.6", "max_attempts=2", "--reason", "one")
+    before = config("log", "--json").out
+    answer = config("unset", "tier", "confidence_min", "--dry-run", "--reason", "a look")
+    assert "tier: tiny -> large" in answer.out
+    assert config("log", "--json").out == before
+    assert config("unset", "confidence", "--reason", "enough").code == 2
+    assert config("unset", "tier").code == 2
+    answer = config("unset", "tier", "confidence_min", "--reason", "enough")
+    assert (answer.code, "confidence_min: 0.6 -> 0.7" in answer.out) == (0, True)
+    values = shown(config)
+    assert [values[key] for key in ("tier", "confidence_min", "max_attempts")] == ["large", 0.7, 2]
+    newest = json.loads(config("log", "--json").out)[0]
+    assert (newest["changed_by"], newest["reason"]) == ("night shift", "enough")
+
+
 def test_a_change_for_a_time_says_when_it_returns_and_does(config: Run, server: Settings) -> None:
     answer = config("set", "tier=tiny", "--for", "1h30m", "--reason", "lunch")
     assert "tier returns by itself at" in answer.out

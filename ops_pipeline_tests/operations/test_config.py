@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from ops_pipeline.domain.config import Source
+from ops_pipeline.domain.config import Overrides, Source
 from ops_pipeline.domain.errors import BadConfiguration, BadInput
 from ops_pipeline.domain.thresholds import PROFILES, DispatcherConfig
-from ops_pipeline.operations.config import change, config_of, in_force, rollback, settle
+from ops_pipeline.operations.config import change, config_of, in_force, rollback, settle, unset
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.config import ConfigVersion, read_state, versions
 
@@ -131,6 +131,39 @@ def test_a_key_set_for_good_meanwhile_stays(put: Desk, engine: Engine, simulated
     put(until=NOW + HOUR, confidence_min=0.6)
     put(confidence_min=0.62)
     assert settle(engine, simulated, NOW + HOUR).effective["confidence_min"] == 0.62
+
+
+def test_a_key_that_is_taken_back_is_as_the_layers_below_say_and_no_other_is_touched(
+    put: Desk, engine: Engine, simulated: Settings
+) -> None:
+    settings = replace(simulated, dispatcher_overrides='{"confidence_min": 0.66}')
+
+    def take_back(*keys: str) -> ConfigVersion:
+        with engine.begin() as connection:
+            return unset(connection, settings, keys, who="night", why="enough", now=NOW)
+
+    settle(engine, settings, NOW)
+    put(max_attempts=2)
+    put(confidence_min=0.65)
+    put(until=NOW + HOUR, confidence_min=0.6)
+    made = take_back("confidence_min")
+    assert (made.changes, made.source) == ({"confidence_min": [0.6, 0.66]}, Source.CLI)
+    assert (made.changed_by, made.reason, made.changed_at) == ("night", "enough", NOW)
+    assert made.overrides == Overrides({"max_attempts": 2})
+    assert settle(engine, settings, NOW + 2 * HOUR) == made
+    assert take_back("confidence_min", "tier") == made
+    with pytest.raises(BadInput, match="confidence: no such key; did you mean confidence_min"):
+        take_back("max_attempts", "confidence")
+    assert log(engine)[-1] == made
+
+
+def test_a_key_that_the_others_need_is_not_taken_back(
+    put: Desk, engine: Engine, simulated: Settings
+) -> None:
+    kept = put(max_recommendation_age_seconds=50, processing_ttl_minutes=0.5)
+    with engine.begin() as connection, pytest.raises(BadInput, match="must not be longer"):
+        unset(connection, simulated, ["processing_ttl_minutes"], who="night", why="", now=NOW)
+    assert log(engine)[-1] == kept
 
 
 def test_a_change_that_could_not_return_is_refused(put: Desk, engine: Engine) -> None:

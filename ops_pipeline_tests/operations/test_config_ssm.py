@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from ops_pipeline.domain.config import Source
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning
-from ops_pipeline.operations.config import change, in_force, settle
+from ops_pipeline.operations.config import change, in_force, settle, unset
 from ops_pipeline.operations.operator import operator
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.config import ConfigVersion, read_state, versions
@@ -49,6 +49,16 @@ def held() -> Any:
 def test_what_is_changed_here_stands_there_and_is_no_news(engine: Engine, paired: Settings) -> None:
     made = put(engine, paired, confidence_min=0.6)
     assert held() == {"confidence_min": 0.6}
+    assert settle(engine, paired, NOW) == made
+
+
+def test_what_is_taken_back_here_leaves_the_parameter_as_well(
+    engine: Engine, paired: Settings
+) -> None:
+    put(engine, paired, confidence_min=0.6, max_attempts=2)
+    with engine.begin() as connection:
+        made = unset(connection, paired, ["confidence_min"], who="night", why="", now=NOW)
+    assert held() == {"max_attempts": 2}
     assert settle(engine, paired, NOW) == made
 
 
