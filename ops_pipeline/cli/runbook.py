@@ -33,6 +33,7 @@ from ops_pipeline.operations.runbook.section import (
 from ops_pipeline.operations.runbook.sections import SECTIONS, section_of
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.engine import opened, reachable
+from ops_pipeline.storage.migrate import migrated
 
 app = typer.Typer(help="The runbook's sections: find the cause, mend it, see that it is mended.")
 
@@ -112,6 +113,7 @@ def _scene(section: Section, mode: ModeOption) -> Iterator[Scene]:
         engine = stack.enter_context(opened(settings))
         if not section.is_about_database:
             stack.enter_context(reachable(settings))
+            stack.enter_context(migrated(settings))
         yield Scene(
             settings=settings,
             engine=engine,

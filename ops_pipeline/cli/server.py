@@ -15,7 +15,7 @@ from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import KEEPER, Mode, Settings, load
 from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
 from ops_pipeline.storage.engine import opened, reachable, wait_for_disk
-from ops_pipeline.storage.migrate import migrate
+from ops_pipeline.storage.migrate import migrate, migrated
 from ops_pipeline.storage.universe import replace_universe, universe
 
 
@@ -74,7 +74,7 @@ def existing_server(mode: Mode | None) -> Iterator[Settings]:
         server = EmbeddedServer.in_folder(settings.var_dir)
         if settings.server is None or not server.is_running():
             raise NotRunning("the embedded PostgreSQL does not run", "run: ops-pipeline up")
-    with reachable(settings):
+    with reachable(settings), migrated(settings):
         yield settings
 
 

@@ -16,6 +16,7 @@ from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import STREAM, Settings
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.knowledge import newest_stage_minutes
+from ops_pipeline.storage.migrate import migrated
 from ops_pipeline.storage.runs import Told, steps_of, told
 from ops_pipeline.storage.services import switches
 
@@ -65,7 +66,7 @@ def read(settings: Settings, name: str, since: datetime, until: datetime) -> Log
 
 
 def _of_service(settings: Settings, stage: Stage, since: datetime, until: datetime) -> Logs:
-    with reachable(settings):
+    with reachable(settings), migrated(settings):
         spoken = _told(settings, stage, since, until)
         if not spoken.lines:
             return Logs((), reason=_why_nothing(settings, stage, until))

@@ -21,6 +21,7 @@ from ops_pipeline.storage.config import newest_version, read_state
 from ops_pipeline.storage.dispatch import ACCOUNT, DispatcherRun, StateChange
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.knowledge import Progress, clock
+from ops_pipeline.storage.migrate import migrated
 from ops_pipeline.storage.runs import newest_starts, steps_of
 from ops_pipeline.storage.services import Switch, switches
 from ops_pipeline.storage.stream import read_health
@@ -101,12 +102,18 @@ def look(settings: Settings) -> Status:
 
     Raises:
         NotRunning: the database does not answer; `processes_of` knows what runs, all the same.
+        BadConfiguration: it is older than this version.
     """
     if settings.is_embedded:
         server = EmbeddedServer.in_folder(settings.var_dir)
         if settings.server is None or not server.is_running():
             raise NotRunning("the embedded PostgreSQL does not run", "run: ops-pipeline up")
-    with reachable(settings), opened(settings) as engine, engine.connect() as connection:
+    with (
+        reachable(settings),
+        migrated(settings),
+        opened(settings) as engine,
+        engine.connect() as connection,
+    ):
         ticks = _ticks(settings)
         calendar = settings.mode.calendar
         return read_status(connection, settings.mode, calendar, ticks, processes_of(settings))

@@ -2,12 +2,17 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
 
 from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.settings import Settings
+from ops_pipeline.storage.engine import opened
 
 _FILE = re.compile(r"(\d{4})_\w+\.sql")
 _LOCK = 7_310_002
@@ -79,6 +84,24 @@ def pending(engine: Engine) -> list[str]:
         numbers = connection.execute(text("select number from schema_migrations"))
         done = {int(row[0]) for row in numbers}
     return [migration.name for migration in shipped() if migration.number not in done]
+
+
+@contextmanager
+def migrated(settings: Settings) -> Iterator[None]:
+    """Turn what a database without this version's tables refuses into one line.
+
+    Raises:
+        BadConfiguration: a statement was refused, and migrations wait.
+    """
+    try:
+        yield
+    except ProgrammingError as error:
+        with opened(settings) as engine:
+            waiting = pending(engine)
+        if not waiting:
+            raise
+        told = f"{len(waiting)} migrations did not run in {settings.pipeline_database}"
+        raise BadConfiguration(told, "run: ops-pipeline init") from error
 
 
 def _refuse_newer(engine: Engine, newest: int) -> None:

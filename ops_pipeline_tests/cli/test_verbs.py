@@ -13,8 +13,9 @@ import pytest
 from ops_pipeline.cli import main
 from ops_pipeline.local.ports import free_port
 from ops_pipeline.settings import Settings
-from ops_pipeline.storage.engine import open_engine
+from ops_pipeline.storage.engine import open_engine, server_of
 from ops_pipeline.storage.knowledge import insert_replay_session
+from ops_pipeline_tests.defs.world import administrator
 
 GOOD_ROW = "AAPL,2025-02-12T14:30:00Z,10,11,9,10,100"
 HEADER = "ticker,ts,open,high,low,close,volume"
@@ -242,6 +243,39 @@ def test_status_before_init_says_what_to_run(
     answer = run("status")
     assert answer.code == 3
     assert "ops-pipeline up" in answer.err
+
+
+@pytest.fixture
+def unmigrated(run: Run, server: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """The same, at databases in which nothing was made yet."""
+    names = ("fresh_replay", "fresh_replay_dagster")
+    with administrator(server) as connection:
+        for name in names:
+            connection.execute(f"create database {name}")
+        known = server_of(server)
+        url = f"postgresql://{known.user}:{known.password}@{known.host}:{known.port}/fresh"
+        monkeypatch.setenv("DATABASE_URL", url)
+        yield run
+        for name in names:
+            connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status"],
+        ["halt", "--reason", "a test"],
+        ["logs", "dispatcher"],
+        ["runbook", "diagnose", "backlog-growing"],
+    ],
+)
+def test_a_database_without_tables_is_one_line_with_what_to_run(
+    unmigrated: Run, words: list[str]
+) -> None:
+    answer = unmigrated(*words)
+    assert answer.code == 4
+    (line,) = answer.error_lines
+    assert "migrations did not run in fresh_replay (run: ops-pipeline init)" in line
 
 
 def test_occupied_port_is_refused_before_anything_starts(ready: Run, held_port: int) -> None:
