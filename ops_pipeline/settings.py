@@ -237,7 +237,11 @@ class Settings:
         if self.server is None:
             raise BadConfiguration("there is no database yet", "run: ops-pipeline init")
         port = str(self.server.port)
-        overrides = self.dispatcher_overrides_file
+        paths = {
+            OVERRIDES_FILE: self.dispatcher_overrides_file,
+            "OPS_FINBERT_PATH": self.finbert_path,
+            "OPS_UNIVERSE_FILE": self.universe_file,
+        }
         return {
             "OPS_MODE": self.mode.value,
             "OPS_VAR_DIR": str(self.var_dir),
@@ -259,8 +263,7 @@ class Settings:
             "DAGSTER_EVENT_BATCH_SIZE": "1000",
             "DO_NOT_TRACK": "1",
             # They start in another folder; what is not named here reaches them as it stands.
-            **({OVERRIDES_FILE: str(overrides)} if overrides else {}),
-            **({"OPS_FINBERT_PATH": str(self.finbert_path)} if self.finbert_path else {}),
+            **{name: str(path) for name, path in paths.items() if path},
         }
 
     @property

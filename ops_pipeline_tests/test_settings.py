@@ -640,14 +640,15 @@ def test_a_file_that_is_none_is_refused_and_never_waited_for(tmp_path: Path) -> 
         dispatcher_config_of(loaded(OPS_DISPATCHER_CONFIG_FILE=str(tmp_path / ("x" * 999))))
 
 
+@pytest.mark.parametrize("name", [FILE, "OPS_FINBERT_PATH", "OPS_UNIVERSE_FILE"])
 def test_children_find_the_same_file_though_they_start_in_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     database = {"DATABASE_URL": "postgresql://127.0.0.1/ops_pipeline"}
-    given = loaded(**database, OPS_DISPATCHER_CONFIG_FILE="rules.json").environment()
-    assert given[FILE] == str(tmp_path / "rules.json")
-    assert FILE not in loaded(**database).environment()
+    given = loaded(**database, **{name: "mine"}).environment()
+    assert given[name] == str(tmp_path / "mine")
+    assert name not in loaded(**database).environment()
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -710,16 +711,6 @@ def test_the_real_market_is_read_by_finbert_and_the_generated_one_by_the_lexicon
 def test_another_sentiment_backend_is_refused(text: str) -> None:
     with pytest.raises(BadConfiguration, match="OPS_SENTIMENT must be one of lexicon, finbert-onn"):
         loaded(OPS_SENTIMENT=text)
-
-
-def test_a_folder_of_finbert_reaches_processes_that_start_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    settings = loaded(OPS_FINBERT_PATH="mine", DB_HOST="localhost")
-    assert settings.finbert_path == tmp_path / "mine"
-    assert settings.environment()["OPS_FINBERT_PATH"] == str(tmp_path / "mine")
-    assert loaded().finbert_path is None
 
 
 # Of each variable a mode that reads it, a value, and what has to be set beside it.
