@@ -261,7 +261,7 @@ def test_every_key_can_be_set_by_a_document(key: str) -> None:
         ("---\nconfidence_min: 0.6\n", "is no JSON: expecting value, line 1, column 1"),
         ("{confidence_min: 0.6}", "is no JSON: expecting property name enclosed in double quotes"),
         ("{'confidence_min': 0.6}", "is no JSON: expecting property name enclosed in double"),
-        ('{"confidence_min": 0.6,}', "is no JSON: expecting property name"),
+        ('{"confidence_min": }', "is no JSON: expecting value"),
         ('{"confidence_min": 0.6', "is no JSON: expecting ',' delimiter, line 1, column 23"),
         ('{"confidence_min": 0.6} {}', "is no JSON: extra data, line 1, column 25"),
         ('{"confidence_min": .6}', "is no JSON: expecting value, line 1, column 20"),
