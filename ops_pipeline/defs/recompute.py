@@ -7,14 +7,37 @@ import dagster as dg
 from sqlalchemy import Connection
 
 from ops_pipeline.defs.minutes import Minutes
-from ops_pipeline.domain.stages import Stage
-from ops_pipeline.storage.knowledge import finished_minutes
+from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.session import MINUTE, Session
+from ops_pipeline.domain.stages import READERS, Stage
+from ops_pipeline.storage.knowledge import finished_minutes, late_decisions, passed_minutes
 
 
 def unfinished(connection: Connection, stage: Stage, minutes: Minutes) -> set[datetime]:
     """Those of the minutes that the stage has not decided yet."""
     done = finished_minutes(connection, [stage.name], minutes.start, minutes.end)
     return {minute for _, minute in minutes.pairs if minute not in done}
+
+
+def known_late(
+    connection: Connection,
+    stage: Stage,
+    session: Session,
+    own: Sequence[datetime],
+    new: Collection[datetime],
+    pipeline: Pipeline,
+) -> dict[datetime, datetime]:
+    """From when on the decisions of these minutes could be known that come after their cut-off.
+
+    A new one does that has been decided without it already: by a later minute, or by who reads it
+    in the same one. In a replay each counts as made in time, as recorded rows do.
+    """
+    between = session.day, own[0], own[-1] + MINUTE
+    late = late_decisions(connection, stage.name, *between)
+    readers = [reader.name for reader in READERS[stage]]
+    missed = passed_minutes(connection, readers, *between).intersection(own, new)
+    stamp = pipeline.stamp(connection) if missed else None
+    return late | dict.fromkeys(missed, stamp) if stamp else late
 
 
 def require_equal(

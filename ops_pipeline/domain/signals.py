@@ -8,7 +8,7 @@ from typing import Any
 
 from ops_pipeline.domain.thresholds import SignalRules
 from ops_pipeline.domain.values import FeatureRow, Signal
-from ops_pipeline.domain.watchlist import Decision, members_known
+from ops_pipeline.domain.watchlist import NONE_LATE, Decision, members_known
 
 BULL, BEAR = "BULL_ENTRY", "BEAR_ENTRY"
 HOLD = "HOLD"
@@ -67,6 +67,7 @@ def fold(
     decisions: Sequence[Decision],
     actionable: Mapping[str, Sequence[Actionable]],
     rules: SignalRules,
+    late: Mapping[datetime, datetime] = NONE_LATE,
 ) -> dict[datetime, list[Signal]]:
     """Decide minute after minute of one session.
 
@@ -76,6 +77,7 @@ def fold(
         decisions: the session's decisions of the watchlist, in order.
         actionable: when each ticker was recommended before the first of these minutes, in order.
         rules: rules, formula and cooldown.
+        late: from when on a decision could be known that came after its cut-off.
 
     Returns:
         For each minute one decision for each watched ticker, ordered by ticker.
@@ -90,7 +92,7 @@ def fold(
             signal = _decide_or_hold(ticker, minute, by_ticker.get(ticker), rules)
             signal = cool_down(signal, _minutes_since_last(own, minute, cutoff), rules)
             if signal.action != HOLD:
-                own.append(Actionable(minute, cutoff))
+                own.append(Actionable(minute, late.get(minute, cutoff)))
             decided[minute].append(signal)
     return decided
 

@@ -22,6 +22,8 @@ DISPATCH = Stage("dispatch", "dispatcher", 1)
 
 DATA_STAGES = (NEWS, BARS, SENTIMENT, FEATURES, WATCHLIST, SIGNALS)
 SERVICES = (NEWS, SENTIMENT, BARS, FEATURES, WATCHLIST, SIGNALS, DISPATCH)
+# Who stands on what a stage has decided for a minute, in that minute or in a later one.
+READERS = {WATCHLIST: (WATCHLIST, SIGNALS), SIGNALS: (SIGNALS,)}
 # The runbook names it beside them; it is a process of its own, and no tick has part in it.
 TRADE_STREAM = "trade-stream"
 

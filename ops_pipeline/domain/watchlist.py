@@ -4,11 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from ops_pipeline.domain.thresholds import WatchlistRules
 from ops_pipeline.domain.values import FeatureRow, WatchlistEntry
 
 DUE_EVERY_MINUTES = 5
+NONE_LATE: Mapping[datetime, datetime] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ def fold(
     rows: Mapping[datetime, Sequence[FeatureRow]],
     decisions: Sequence[Decision],
     rules: WatchlistRules,
+    late: Mapping[datetime, datetime] = NONE_LATE,
 ) -> dict[datetime, list[WatchlistEntry]]:
     """Decide minute after minute of one session; only due minutes have entries.
 
@@ -187,6 +190,7 @@ def fold(
         rows: feature rows by minute.
         decisions: those before the first of these minutes, in order; none at the open.
         rules: scores and sizes.
+        late: from when on a decision could be known that came after its cut-off.
     """
     known = list(decisions)
     decided: dict[datetime, list[WatchlistEntry]] = {}
@@ -197,7 +201,7 @@ def fold(
         decided[minute] = entries
         # Without entries nothing is stored either, and the decision before stays in force.
         if entries:
-            known.append(Decision(minute, cutoff, _members(entries)))
+            known.append(Decision(minute, late.get(minute, cutoff), _members(entries)))
     return decided
 
 

@@ -120,7 +120,8 @@ def _decisions(connection: Connection, minutes: Sequence[datetime]) -> dict[date
     for table in TABLES:
         if table.name in DECIDED:
             between = min(minutes), max(minutes) + MINUTE
-            for row in rows_of(connection, table, between):
+            # What was decided late says so; too early is told by itself.
+            for row in rows_of(connection, table, between, without=["available_at"]):
                 if row.minute in found:
                     found[row.minute][table.name].append(row)
     return found

@@ -1,5 +1,6 @@
 """What every table holds, minute by minute, as text that two databases can be compared by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -85,7 +86,11 @@ class Row:
 
 
 def rows_of(
-    connection: Connection, table: Table, between: tuple[datetime, datetime] | None = None
+    connection: Connection,
+    table: Table,
+    between: tuple[datetime, datetime] | None = None,
+    *,
+    without: Sequence[str] = (),
 ) -> list[Row]:
     """The rows of a table without what may differ, in the order of minute, key and document.
 
@@ -93,9 +98,12 @@ def rows_of(
         connection: to one of the databases.
         table: one of TABLES.
         between: only minutes in [first, second); all of them where it is None.
+        without: columns that are left out besides.
     """
     start, end = between or (None, None)
     statement = text(_ROWS.format(**table.__dict__))
-    found = connection.execute(statement, {"volatile": list(VOLATILE), "start": start, "end": end})
+    found = connection.execute(
+        statement, {"volatile": [*VOLATILE, *without], "start": start, "end": end}
+    )
     rows = (Row(row[0].astimezone(UTC), row[1], row[2]) for row in found)
     return sorted(rows, key=lambda row: (row.minute, row.key, row.document))

@@ -148,6 +148,35 @@ def finished_since(
     return {row[0].astimezone(UTC): row[1].astimezone(UTC) for row in rows}
 
 
+def passed_minutes(
+    connection: Connection,
+    stages: Sequence[str],
+    session_date: date,
+    start: datetime,
+    end: datetime,
+) -> set[datetime]:
+    """The minutes of a session in [start, end) that one of these stages has gone past.
+
+    It has finished one of them, or a later one that may know as much: what is decided for the
+    minute from now on was not there then.
+    """
+    rows = connection.execute(
+        query("knowledge", "passed_minutes"),
+        {"stages": list(stages), "session_date": session_date, "start": start, "end": end},
+    )
+    return {row[0].astimezone(UTC) for row in rows}
+
+
+def late_decisions(
+    connection: Connection, stage: str, session_date: date, start: datetime, end: datetime
+) -> dict[datetime, datetime]:
+    """When a stage's decisions in [start, end) that came after their cut-off could be known."""
+    rows = connection.execute(
+        query(stage, "late_decisions"), {"session_date": session_date, "start": start, "end": end}
+    )
+    return {row[0].astimezone(UTC): row[1].astimezone(UTC) for row in rows}
+
+
 def finished_rows(connection: Connection, start: datetime, end: datetime) -> int:
     """How many rows all stages have made for the minutes in [start, end)."""
     parameters = {"start": start, "end": end}

@@ -7,13 +7,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ops_pipeline.defs.lookahead import DECIDING
+from ops_pipeline.defs.tick import tick
+from ops_pipeline.domain.thresholds import WatchlistRules
+from ops_pipeline.proofs.lookahead import prove
 from ops_pipeline.settings import Settings
 from ops_pipeline_tests.defs.markets import generated
 from ops_pipeline_tests.defs.plays import DAY
-from ops_pipeline_tests.defs.world import World, open_world, prepare
+from ops_pipeline_tests.defs.world import World, _on_a_short_stack, open_world, prepare
 
 DECIDED = ("watchlist_entries", "signals", "dispatch_recommendations")
 LATER = timedelta(days=3)
+LAST = 16
 
 
 def minute(world: World, number: int) -> datetime:
@@ -150,3 +155,113 @@ def test_same_row_in_time_is_believed(
     gapped.execute(PLANTED[what], at=at, day=DAY, known_at=gapped.pipeline.timing.as_of(at))
     with pytest.raises(dg.Failure, match="differ now"):
         play(gapped, first, 10, "watchlist", "signals")
+
+
+# Decided too late for who stands on it.
+
+
+def choosing(world: World) -> None:
+    """Let the watchlist be short, so that who is in differs from decision to decision."""
+    world.open_market(*generated(DAY))
+    world.pipeline.watchlist_rules = WatchlistRules(min_size=2)
+
+
+@pytest.fixture(scope="module")
+def unwatched(template: Settings) -> Settings:
+    def play_them(world: World) -> None:
+        choosing(world)
+        play(world, 0, 4)
+        play(world, 5, LAST, "news", "bars", "sentiment", "features", "signals")
+
+    return prepare(template, "unwatched", play_them)
+
+
+@pytest.fixture
+def caught_up(unwatched: Settings) -> Iterator[World]:
+    """The watchlist was off from minute 5 to 16, signals went on; then it decided all of them."""
+    with open_world(unwatched) as world:
+        choosing(world)
+        play_late(world, 5, LAST, "watchlist")
+        yield world
+
+
+def play_late(world: World, first: int, last: int, *names: str) -> None:
+    """Play as a live mode would, three seconds after what the last minute may know."""
+    now = world.pipeline.timing.as_of(minute(world, last)) + timedelta(seconds=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.pipeline, "stamp", lambda _: now)
+        play(world, first, last, *names)
+
+
+def known_late(world: World, table: str) -> dict[datetime, timedelta]:
+    """The minutes of a table that were decided too late, and how long after their cut-off."""
+    rows = world.rows(
+        f"select distinct minute, available_at - cutoff as late from {table} as made"
+        " join minute_cutoffs using (minute) where available_at <> cutoff order by minute"
+    )
+    return {row["minute"]: row["late"] for row in rows}
+
+
+def test_decision_that_comes_too_late_says_when_it_came(caught_up: World) -> None:
+    came = {minute(caught_up, n): timedelta(minutes=LAST - n, seconds=3) for n in (5, 10, 15)}
+    assert known_late(caught_up, "watchlist_entries") == came
+
+
+def test_signals_stay_as_they_were_decided_without_it(caught_up: World) -> None:
+    before = decided_from(caught_up, 0)
+    play(caught_up, 0, LAST, "watchlist", "signals")
+    assert decided_from(caught_up, 0) == before
+
+
+def test_minutes_that_could_know_it_stand_on_it(caught_up: World) -> None:
+    play(caught_up, LAST + 1, LAST + 4)
+    members = (
+        "select string_agg(ticker, ' ' order by ticker) as tickers from {} where minute = :at{}"
+    )
+    watched = members.format("watchlist_entries", " and in_watchlist")
+    decided = members.format("signals", "")
+    before, late = (caught_up.value(watched, at=minute(caught_up, n)) for n in (0, 15))
+    assert before != late
+    assert caught_up.value(decided, at=minute(caught_up, LAST)) == before
+    assert caught_up.value(decided, at=minute(caught_up, LAST + 1)) == late
+    assert set(known_late(caught_up, "watchlist_entries")) == {
+        minute(caught_up, number) for number in (5, 10, 15)
+    }
+
+
+def test_nothing_looks_ahead_where_decisions_came_too_late(caught_up: World) -> None:
+    play(caught_up, LAST + 1, LAST + 4)
+    samples = [minute(caught_up, number) for number in (4, 10, 15, LAST, LAST + 1, LAST + 4)]
+    found = _on_a_short_stack(
+        prove,
+        caught_up.pipeline.engine,
+        caught_up.session(DAY),
+        samples,
+        caught_up.pipeline.classifier.model,
+        lambda at: tick(caught_up.pipeline, at, at, DECIDING),
+    )
+    assert (found.differences, found.early) == ([], [])
+    assert [sample.minute for sample in found.samples] == samples
+
+
+def test_signals_that_come_too_late_cool_down_nothing_that_was_decided(
+    unwatched: Settings,
+) -> None:
+    with open_world(unwatched) as world:
+        choosing(world)
+        data = ("news", "bars", "sentiment", "features", "watchlist")
+        play(world, LAST + 1, LAST + 8, *data)
+        play(world, LAST + 6, LAST + 8, "signals")
+        before = decided_from(world, LAST + 6)["signals"]
+        play_late(world, LAST + 1, LAST + 8, "signals")
+        play(world, LAST + 1, LAST + 8, "signals")
+        late = {minute(world, LAST + number) for number in range(1, 6)}
+        assert decided_from(world, LAST + 6)["signals"] == before
+        assert set(known_late(world, "signals")) == late
+
+
+def test_decisions_in_time_of_a_gap_that_could_know_later_ones_do_not_count_as_late(
+    filled: World,
+) -> None:
+    """Their own cut-off says already how late they are."""
+    assert known_late(filled, "watchlist_entries") == known_late(filled, "signals") == {}

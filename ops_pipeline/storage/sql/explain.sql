@@ -93,7 +93,14 @@ left join minute_cutoffs as known on finished.minute = known.minute
 left join minute_cutoffs as asked on asked.minute = :minute
 where
     finished.stage = 'watchlist' and finished.minute <= :minute
-    and (known.cutoff <= asked.cutoff) is not false
+    and (coalesce(
+        (
+            select max(entry.available_at)
+            from watchlist_entries as entry
+            where entry.minute = finished.minute
+        ),
+        known.cutoff
+    ) <= asked.cutoff) is not false
     and finished.session_date = :session_date and finished.rows_count > 0
 order by finished.minute desc
 limit 1;
@@ -284,7 +291,14 @@ opened as (
         left join minute_cutoffs as known on finished.minute = known.minute
         where
             finished.stage = 'watchlist' and finished.minute <= executed.minute
-            and (known.cutoff <= asked.cutoff) is not false
+            and (coalesce(
+                (
+                    select max(entry.available_at)
+                    from watchlist_entries as entry
+                    where entry.minute = finished.minute
+                ),
+                known.cutoff
+            ) <= asked.cutoff) is not false
             and finished.session_date = executed.session_date and finished.rows_count > 0
         order by finished.minute desc
         limit 1

@@ -58,6 +58,31 @@ from stage_minutes
 where minute >= :start and minute < :end and stage = :stage
 order by minute;
 
+-- name: passed_minutes
+-- The minutes of a session in [start, end) that others have gone past, there or later, knowing as much.
+with seen as (
+    select
+        asked.minute,
+        asked.cutoff,
+        max(
+            case
+                when
+                    exists (
+                        select 1
+                        from stage_minutes as done
+                        where done.minute = asked.minute and done.stage = any(:stages)
+                    )
+                    then asked.cutoff
+            end
+        ) over (order by asked.minute desc) as passed_with
+    from minute_cutoffs as asked
+    where asked.session_date = :session_date and asked.minute >= :start
+)
+
+select minute
+from seen
+where minute < :end and passed_with >= cutoff;
+
 -- name: finished_rows
 -- How many rows all stages have made for the minutes in [start, end).
 select coalesce(sum(rows_count), 0) as rows_count

@@ -44,3 +44,15 @@ values (
     :ts, :ticker, :minute, :session_date, :action, 'STOCK', 'open', :confidence, cast(:reason as jsonb),
     cast(:features_snapshot as jsonb), cast(:sentiment_snapshot as jsonb), :expires_at, :available_at
 );
+
+-- name: late_decisions
+-- The minutes of a session in [start, end) that were decided too late, and from when on that could be known.
+select
+    decided.minute,
+    max(made.available_at) as available_at
+from signals as made
+inner join minute_cutoffs as decided on made.minute = decided.minute
+where
+    made.session_date = :session_date and made.minute >= :start and made.minute < :end
+    and made.available_at > decided.cutoff
+group by decided.minute;

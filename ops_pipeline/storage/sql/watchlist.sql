@@ -62,3 +62,15 @@ inner join watchlist_entries as entry
     on newest.minute = entry.minute and newest.cutoff >= entry.available_at
 group by newest.minute, entry.available_at
 order by newest.minute, entry.available_at;
+
+-- name: late_decisions
+-- The minutes of a session in [start, end) that were decided too late, and from when on that could be known.
+select
+    decided.minute,
+    max(made.available_at) as available_at
+from watchlist_entries as made
+inner join minute_cutoffs as decided on made.minute = decided.minute
+where
+    made.session_date = :session_date and made.minute >= :start and made.minute < :end
+    and made.available_at > decided.cutoff
+group by decided.minute;
