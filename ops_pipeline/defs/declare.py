@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import SCHEDULE_NAME_TAG
 from dagster_dbt import dbt_assets, get_asset_key_for_model
 
 from ops_pipeline.defs import dbt
@@ -15,8 +16,11 @@ from ops_pipeline.defs.partitions import minute_partitions
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.stages import FEATURES, Stage
 from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.storage.engine import TurnTaken
 
 Body = Callable[[Minutes, Pipeline], dg.MaterializeResult[Any]]
+# A tick may have to wait at each of its stages, and is ended after three minutes.
+TICK_WAIT_SECONDS = 20
 PREVIOUS_MINUTE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 
 
@@ -33,6 +37,8 @@ def data_asset(
 
     @dg.asset(
         name=stage.name,
+        # A tick that does not get its turn leaves the stage out, and with it all that stand on it.
+        output_required=False,
         group_name=stage.name,
         deps=[*(dep.name for dep in deps), *itself],
         description=body.__doc__,
@@ -43,8 +49,10 @@ def data_asset(
     )
     def asset(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> dg.MaterializeResult[Any]:
-        return _work(stage, body, context, pipeline)
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        outcome = _work(stage, body, context, pipeline)
+        if outcome:
+            yield outcome
 
     return asset
 
@@ -63,6 +71,8 @@ def features_asset(settings: Settings, body: Body) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         outcome = _work(FEATURES, body, context, pipeline)
+        if outcome is None:
+            return
         said: Mapping[str, Any] = outcome.metadata or {}
         found = {
             get_asset_key_for_model([context.assets_def], model): metadata
@@ -103,11 +113,24 @@ def executions_asset(settings: Settings, deps: Sequence[Stage]) -> dg.AssetsDefi
 
 def _work(
     stage: Stage, body: Body, context: dg.AssetExecutionContext, pipeline: Pipeline
-) -> dg.MaterializeResult[Any]:
-    """Do what a stage does for the minutes of this run, with no other run at the same stage."""
+) -> dg.MaterializeResult[Any] | None:
+    """Do what a stage does for the minutes of this run, with no other run at the same stage.
+
+    None where a tick does not get its turn, because a long run is at work; the next one catches up.
+    """
     minutes = minutes_of(context, pipeline)
-    with alone(stage, minutes, pipeline, lambda: _requested_at(context)) as has_work:
-        outcome = body(minutes, pipeline) if has_work else done_already(minutes)
+    is_tick = SCHEDULE_NAME_TAG in context.run.tags
+    wait_seconds = TICK_WAIT_SECONDS if is_tick else None
+    try:
+        with alone(
+            stage, minutes, pipeline, lambda: _requested_at(context), wait_seconds
+        ) as has_work:
+            outcome = body(minutes, pipeline) if has_work else done_already(minutes)
+    except TurnTaken as error:
+        if not is_tick:
+            raise
+        context.log.warning("%s; the next tick takes these minutes along", error)
+        return None
     pipeline.progress(stage.name)
     return outcome
 

@@ -12,8 +12,11 @@ from ops_pipeline.proofs.scratch import entered, environment, scratch
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.copies import copy_session
 from ops_pipeline.storage.engine import opened
+from ops_pipeline.storage.knowledge import late_decisions
 
 DECIDING = (FEATURES, WATCHLIST, SIGNALS)
+# Where the watchlist came too late, the signals had been decided without it.
+DECIDING_LATE = (FEATURES, SIGNALS, WATCHLIST)
 NAME = "lookahead_check"
 
 
@@ -42,8 +45,12 @@ def copy_and_prove(settings: Settings, session: Session) -> Lookahead:
 def _prove(
     pipeline: Pipeline, session: Session, samples: int, on_minute: Callable[[datetime], None]
 ) -> Lookahead:
+    between = session.day, session.opens_at, session.closes_at
+    with pipeline.engine.connect() as connection:
+        late = late_decisions(connection, WATCHLIST.name, *between)
+
     def recompute(minute: datetime) -> None:
-        tick(pipeline, minute, minute, DECIDING)
+        tick(pipeline, minute, minute, DECIDING_LATE if minute in late else DECIDING)
 
     minutes = sample_minutes(session, samples)
     model = pipeline.classifier.model

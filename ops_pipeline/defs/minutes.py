@@ -35,10 +35,13 @@ class Minutes:
         """The newest of them."""
         return self.pairs[-1][1] if self.pairs else None
 
-    def by_session(self) -> list[tuple[Session, list[datetime]]]:
+    def by_session(self) -> "list[tuple[Session, Minutes]]":
         """The minutes of each session, in order."""
         groups = groupby(self.pairs, key=lambda pair: pair[0])
-        return [(session, [minute for _, minute in pairs]) for session, pairs in groups]
+        return [(session, self._only(tuple(pairs))) for session, pairs in groups]
+
+    def _only(self, pairs: tuple[tuple[Session, datetime], ...]) -> "Minutes":
+        return replace(self, start=pairs[0][1], end=pairs[-1][1] + MINUTE, pairs=pairs)
 
 
 def minutes_of(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Minutes:
@@ -90,14 +93,21 @@ def seconds_left(minutes: Minutes, pipeline: Pipeline) -> float:
 
 @contextmanager
 def alone(
-    stage: Stage, minutes: Minutes, pipeline: Pipeline, requested_at: Callable[[], datetime]
+    stage: Stage,
+    minutes: Minutes,
+    pipeline: Pipeline,
+    requested_at: Callable[[], datetime],
+    wait_seconds: int | None = None,
 ) -> Iterator[bool]:
     """Be the only run at this stage, whoever started the others and whatever daemon they have.
 
     Tells whether there is work: minutes that another run has finished since this one was asked for
     are not done again.
+
+    Raises:
+        TurnTaken: another run is at it for longer than this one may wait.
     """
-    with turn_at(pipeline.engine, stage.name):
+    with turn_at(pipeline.engine, stage.name, wait_seconds):
         with pipeline.engine.connect() as connection:
             done = knowledge.finished_since(connection, stage.name, minutes.start, minutes.end)
         is_done = len(done) == len(minutes.pairs) > 0 and min(done.values()) > requested_at()

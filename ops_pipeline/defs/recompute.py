@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from ops_pipeline.defs.minutes import Minutes
 from ops_pipeline.defs.resources import Pipeline
-from ops_pipeline.domain.session import MINUTE, Session
+from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.stages import READERS, Stage
 from ops_pipeline.storage.knowledge import finished_minutes, late_decisions, passed_minutes
 
@@ -23,7 +23,7 @@ def known_late(
     connection: Connection,
     stage: Stage,
     session: Session,
-    own: Sequence[datetime],
+    minutes: Minutes,
     new: Collection[datetime],
     pipeline: Pipeline,
 ) -> dict[datetime, datetime]:
@@ -32,10 +32,10 @@ def known_late(
     A new one does that has been decided without it already: by a later minute, or by who reads it
     in the same one. In a replay each counts as made in time, as recorded rows do.
     """
-    between = session.day, own[0], own[-1] + MINUTE
+    between = session.day, minutes.start, minutes.end
     late = late_decisions(connection, stage.name, *between)
     readers = [reader.name for reader in READERS[stage]]
-    missed = passed_minutes(connection, readers, *between).intersection(own, new)
+    missed = passed_minutes(connection, readers, *between).intersection(new)
     stamp = pipeline.stamp(connection) if missed else None
     return late | dict.fromkeys(missed, stamp) if stamp else late
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
@@ -24,8 +25,13 @@ KNOWLEDGE_LOCK = 7_310_001
 DRIVER_LOCK = 7_310_003
 # Held by a run for as long as it works at a stage; with it goes the stage.
 STAGE_LOCK = 7_310_004
-# How long a run waits for its turn, and how long one that is frozen keeps it.
-TURN_WAIT_SECONDS, TURN_SECONDS = 120, 600
+# How long a run waits for its turn, how long one that is frozen keeps it, and how often one that
+# works shows that it does.
+TURN_WAIT_SECONDS, TURN_SECONDS, ALIVE_SECONDS = 120, 600, 30
+
+
+class TurnTaken(TimedOut):
+    """Another run has been at a stage for as long as this one may wait."""
 
 
 def server_of(settings: Settings) -> Server:
@@ -168,18 +174,19 @@ def lock_knowledge(connection: Connection, *, exclusive: bool) -> None:
 
 
 @contextmanager
-def turn_at(engine: Engine, stage: str) -> Iterator[None]:
-    """Be the only run at a stage; the others wait.
+def turn_at(engine: Engine, stage: str, wait_seconds: int | None = None) -> Iterator[None]:
+    """Be the only run at a stage, however long that takes; the others wait.
 
     The server gives the turn on when this process dies, and takes it from one that is frozen.
 
     Raises:
-        TimedOut: another run has it for too long.
+        TurnTaken: another run has it for longer than that, by default TURN_WAIT_SECONDS.
     """
+    wait_seconds = TURN_WAIT_SECONDS if wait_seconds is None else wait_seconds
     with engine.connect() as connection, connection.begin():
         connection.execute(
             text(
-                f"set local lock_timeout = '{TURN_WAIT_SECONDS}s';"
+                f"set local lock_timeout = '{wait_seconds}s';"
                 f"set local idle_in_transaction_session_timeout = '{TURN_SECONDS}s'"
             )
         )
@@ -189,11 +196,36 @@ def turn_at(engine: Engine, stage: str) -> Iterator[None]:
                 {"key": STAGE_LOCK, "stage": stage},
             )
         except OperationalError as error:
-            raise TimedOut(
-                f"another run has been at {stage} for {TURN_WAIT_SECONDS} s",
+            raise TurnTaken(
+                f"another run has been at {stage} for {wait_seconds} s",
                 "look at the run that is at work in the UI",
             ) from error
+        with _shown_alive(connection):
+            yield
+
+
+@contextmanager
+def _shown_alive(connection: Connection) -> Iterator[None]:
+    """Let the server hear of this process while it works; one that is frozen is silent."""
+    session = connection.connection.driver_connection
+    assert session is not None  # noqa: S101 - this engine is psycopg's
+    over = Event()
+
+    def speak() -> None:
+        while not over.wait(ALIVE_SECONDS):
+            try:
+                session.execute("select 1")
+            except psycopg.Error:
+                # The turn is lost; the end of the transaction tells.
+                return
+
+    speaking = Thread(target=speak, daemon=True)
+    speaking.start()
+    try:
         yield
+    finally:
+        over.set()
+        speaking.join()
 
 
 @contextmanager

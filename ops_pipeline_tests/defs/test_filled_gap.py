@@ -7,10 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ops_pipeline.defs.lookahead import DECIDING
-from ops_pipeline.defs.tick import tick
+from ops_pipeline.defs import lookahead
 from ops_pipeline.domain.thresholds import WatchlistRules
-from ops_pipeline.proofs.lookahead import prove
 from ops_pipeline.settings import Settings
 from ops_pipeline_tests.defs.markets import generated
 from ops_pipeline_tests.defs.plays import DAY
@@ -163,7 +161,9 @@ def test_same_row_in_time_is_believed(
 def choosing(world: World) -> None:
     """Let the watchlist be short, so that who is in differs from decision to decision."""
     world.open_market(*generated(DAY))
-    world.pipeline.watchlist_rules = WatchlistRules(min_size=2)
+    world.pipeline.watchlist_rules = WatchlistRules(
+        min_size=2, leave_score=0.6, retention_minutes=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -229,16 +229,14 @@ def test_minutes_that_could_know_it_stand_on_it(caught_up: World) -> None:
     }
 
 
-def test_nothing_looks_ahead_where_decisions_came_too_late(caught_up: World) -> None:
+def test_nothing_looks_ahead_where_decisions_came_too_late(
+    caught_up: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     play(caught_up, LAST + 1, LAST + 4)
-    samples = [minute(caught_up, number) for number in (4, 10, 15, LAST, LAST + 1, LAST + 4)]
+    samples = [minute(caught_up, number) for number in (10, 15, LAST + 1, LAST + 4)]
+    monkeypatch.setattr(lookahead, "sample_minutes", lambda *_: samples)
     found = _on_a_short_stack(
-        prove,
-        caught_up.pipeline.engine,
-        caught_up.session(DAY),
-        samples,
-        caught_up.pipeline.classifier.model,
-        lambda at: tick(caught_up.pipeline, at, at, DECIDING),
+        lookahead._prove, caught_up.pipeline, caught_up.session(DAY), 0, lambda _: None
     )
     assert (found.differences, found.early) == ([], [])
     assert [sample.minute for sample in found.samples] == samples

@@ -6,17 +6,22 @@ from datetime import date, datetime, timedelta
 from threading import Event
 
 import pytest
+from dagster._core.storage.tags import SCHEDULE_NAME_TAG
 from sqlalchemy.exc import DBAPIError
 
+from ops_pipeline.defs import declare
 from ops_pipeline.defs.minutes import Minutes, alone, finish, minutes_between
+from ops_pipeline.defs.partitions import partition_key
 from ops_pipeline.domain.errors import TimedOut
 from ops_pipeline.domain.session import MINUTE
-from ops_pipeline.domain.stages import BARS, NEWS, Stage
+from ops_pipeline.domain.stages import BARS, FEATURES, NEWS, Stage
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage import engine
-from ops_pipeline.storage.engine import turn_at
+from ops_pipeline.storage.engine import TurnTaken, turn_at
 from ops_pipeline.storage.knowledge import clock
-from ops_pipeline_tests.defs.world import World, open_world
+from ops_pipeline_tests.defs.markets import generated
+from ops_pipeline_tests.defs.plays import DAY
+from ops_pipeline_tests.defs.world import END, STAGES, START, World, open_world
 
 
 @pytest.fixture
@@ -86,13 +91,8 @@ def test_the_turn_of_a_run_that_ends_so_is_given_on(
     if way == "is frozen":
         monkeypatch.setattr(engine, "TURN_SECONDS", 1)
 
-    def hold() -> None:
-        with turn_at(world.pipeline.engine, BARS.name):
-            taken.set()
-            over.wait(20)
-
     with ThreadPoolExecutor(1) as pool:
-        holding = pool.submit(hold)
+        holding = pool.submit(held, world, taken, over)
         taken.wait(10)
         if way == "dies":
             world.execute(
@@ -104,3 +104,66 @@ def test_the_turn_of_a_run_that_ends_so_is_given_on(
         over.set()
         with pytest.raises(DBAPIError):
             holding.result()
+
+
+# A run that takes long.
+
+
+def held(world: World, taken: Event, over: Event, stage: Stage = BARS) -> None:
+    """Be at a stage until it is over."""
+    with turn_at(world.pipeline.engine, stage.name):
+        taken.set()
+        over.wait(20)
+
+
+def test_a_run_that_works_for_long_keeps_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "TURN_SECONDS", 1)
+    monkeypatch.setattr(engine, "ALIVE_SECONDS", 0.2)
+    taken, over = Event(), Event()
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(held, world, taken, over)
+        taken.wait(10)
+        with (
+            pytest.raises(TurnTaken, match="another run has been at bars for 3 s"),
+            turn_at(world.pipeline.engine, BARS.name, 3),
+        ):
+            pass
+        over.set()
+        holding.result()
+
+
+def finished(world: World) -> set[str]:
+    return {row["stage"] for row in world.rows("select distinct stage from stage_minutes")}
+
+
+@pytest.mark.parametrize("busy", [BARS, FEATURES])
+def test_a_tick_that_does_not_get_its_turn_is_left_to_the_next_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, busy: Stage
+) -> None:
+    monkeypatch.setattr(declare, "TICK_WAIT_SECONDS", 1)
+    world.open_market(*generated(DAY), days=(DAY, DAY))
+    key = partition_key(world.session(DAY).opens_at, world.calendar)
+    tick = {START: key, END: key, SCHEDULE_NAME_TAG: "minute_schedule"}
+    with turn_at(world.pipeline.engine, busy.name):
+        outcome = world.job("minute_job", tags=tick)
+    assert outcome.success
+    left_out = {busy.name, "features", "watchlist", "signals"}
+    assert finished(world) == set(STAGES) - left_out
+    assert world.value("select count(*) as n from minute_cutoffs") == 0
+    assert world.job("minute_job", tags=tick).success
+    assert finished(world) == set(STAGES)
+
+
+def test_a_run_of_a_person_says_that_it_did_not_get_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "TURN_WAIT_SECONDS", 1)
+    world.open_market(*generated(DAY), days=(DAY, DAY))
+    opens_at = world.session(DAY).opens_at
+    with (
+        turn_at(world.pipeline.engine, BARS.name),
+        pytest.raises(TurnTaken, match="another run has been at bars for 1 s"),
+    ):
+        world.range(opens_at, opens_at)

@@ -19,11 +19,12 @@ STAGES = sorted(
 )
 NAMED = {(stage, name) for stage in STAGES for name in texts(stage)}
 COUNTED = {(stage, "count_by_minute") for stage in ("bars", "news", "sentiment", "features")}
+LATE = {(stage, "late_decisions") for stage in ("watchlist", "signals")}
 RUNBOOK = PROJECT_DIR.parent / "shared" / "runbook" / "ops-runbook.md"
 
 
 def used_names() -> set[tuple[str, str]]:
-    """The names in the package's source; four families are asked for by a variable."""
+    """The names in the package's source; five families are asked for by a variable."""
     found: set[tuple[str, str]] = set()
     for path in Path(PROJECT_DIR, "ops_pipeline").rglob("*.py"):
         code = path.read_text(encoding="utf-8")
@@ -32,7 +33,7 @@ def used_names() -> set[tuple[str, str]]:
         found |= {(path.stem, name) for name in taken}
     steps = (*lookahead.FORGET, *lookahead.POISON, *lookahead.EARLY)
     proof = {("lookahead", name) for name in steps}
-    return found | COUNTED | proof | _of_checks()
+    return found | COUNTED | LATE | proof | _of_checks()
 
 
 def _of_checks() -> set[tuple[str, str]]:

@@ -10,7 +10,7 @@ from ops_pipeline.defs.minutes import Minutes, finish, result, with_cutoffs
 from ops_pipeline.defs.recompute import known_late, require_equal, unfinished
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain import signals as rules
-from ops_pipeline.domain.session import MINUTE, Session
+from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.stages import SIGNALS
 from ops_pipeline.domain.values import FeatureRow, Signal
 from ops_pipeline.storage import features, watchlist
@@ -20,37 +20,42 @@ from ops_pipeline.storage.signals import Decided
 
 def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each watched ticker and minute; deciding again compares, and may fail."""
-    counts: dict[datetime, int] = {}
-    actionable = 0
-    with pipeline.engine.begin() as connection:
-        rows = features.features_between(connection, minutes.start, minutes.end)
+    with pipeline.engine.connect() as connection:
         minutes, cutoffs = with_cutoffs(connection, minutes)
-        new = unfinished(connection, SIGNALS, minutes)
-        for session, own in minutes.by_session():
-            asking = {minute: cutoffs[minute] for minute in own}
-            late = known_late(connection, SIGNALS, session, own, new, pipeline)
-            decided = _fold(connection, pipeline, session, asking, rows, late)
-            stored = storage.signals_between(connection, session.day, own[0], minutes.end)
-            require_equal(SIGNALS, decided, stored, except_minutes=new)
-            fresh = {minute: decided[minute] for minute in own if minute in new}
-            actionable += _insert(connection, pipeline, session, asking | late, fresh, rows)
-            counts |= {minute: len(signals) for minute, signals in decided.items()}
-        finish(connection, SIGNALS, minutes, counts)
-    return result(minutes, sum(counts.values()), actionable=actionable)
+    rows = actionable = 0
+    for session, own in minutes.by_session():
+        asking = {minute: cutoffs[minute] for _, minute in own.pairs}
+        with pipeline.engine.begin() as connection:
+            counts, recommended = _decide(connection, pipeline, session, own, asking)
+            finish(connection, SIGNALS, own, counts)
+        rows, actionable = rows + sum(counts.values()), actionable + recommended
+    return result(minutes, rows, actionable=actionable)
 
 
-def _fold(
+def _decide(
     connection: Connection,
     pipeline: Pipeline,
     session: Session,
+    own: Minutes,
     cutoffs: Mapping[datetime, datetime],
-    rows: Mapping[datetime, Sequence[FeatureRow]],
-    late: Mapping[datetime, datetime],
-) -> dict[datetime, list[Signal]]:
-    start, end = min(cutoffs), max(cutoffs) + MINUTE
-    decisions = watchlist.decisions_known(connection, session.day, start, end, before=end)
-    actionable = storage.actionable_known(connection, session.day, start, end)
-    return rules.fold(cutoffs, rows, decisions, actionable, pipeline.signal_rules, late)
+) -> tuple[dict[datetime, int], int]:
+    """Decide minutes of one session. Returns their numbers of rows, and new recommendations."""
+    rows = features.features_between(connection, own.start, own.end)
+    new = unfinished(connection, SIGNALS, own)
+    late = known_late(connection, SIGNALS, session, own, new, pipeline)
+    decided = rules.fold(
+        cutoffs,
+        rows,
+        watchlist.decisions_known(connection, session.day, own.start, own.end, before=own.end),
+        storage.actionable_known(connection, session.day, own.start, own.end),
+        pipeline.signal_rules,
+        late,
+    )
+    stored = storage.signals_between(connection, session.day, own.start, own.end)
+    require_equal(SIGNALS, decided, stored, except_minutes=new)
+    fresh = {minute: signals for minute, signals in decided.items() if minute in new}
+    recommended = _insert(connection, pipeline, session, {**cutoffs, **late}, fresh, rows)
+    return {minute: len(signals) for minute, signals in decided.items()}, recommended
 
 
 def _insert(
