@@ -7,11 +7,12 @@ from datetime import date, datetime
 from sqlalchemy import Connection, Engine
 
 from ops_pipeline.domain.session import MINUTE, Session
-from ops_pipeline.domain.values import Model
+from ops_pipeline.domain.values import Model, Ticker
 from ops_pipeline.proofs.parity import Difference, compare, digest_minutes
 from ops_pipeline.storage import lookahead as storage
 from ops_pipeline.storage.fingerprint import TABLES, Row, rows_of
 from ops_pipeline.storage.knowledge import Cutoff, cutoffs_between
+from ops_pipeline.storage.universe import replace_universe
 
 DECIDED = ("features.features_1m", "watchlist_entries", "signals")
 SAMPLES = 32
@@ -69,7 +70,8 @@ def prove(
     Args:
         engine: a scratch that holds the session as it was stored; it is emptied on the way.
         session: the session.
-        minutes: which of its minutes; those not decided, or only after later ones, are left out.
+        minutes: which of its minutes; those not decided, only after later ones, or under another
+            model's scores, are left out. Each is decided for the tickers that it was decided for.
         model: whose scores the features read.
         recompute: decides one minute again: features, watchlist and signals.
         on_minute: told of each minute that is done.
@@ -77,14 +79,15 @@ def prove(
     with engine.connect() as connection:
         early = storage.early(connection)
         cutoffs = cutoffs_between(connection, session.opens_at, session.closes_at)
+        wanted = set(minutes) - storage.scored_otherwise(connection, minutes, model)
         stored = _decisions(connection, minutes)
     samples: list[Sample] = []
     differences: list[Difference] = []
     # Backwards, so that what one minute forgets no other one needs.
-    for cutoff in _in_time([cutoff for cutoff in cutoffs if cutoff.minute in set(minutes)]):
+    for cutoff in _in_time([cutoff for cutoff in cutoffs if cutoff.minute in wanted]):
         found = {STORED: stored[cutoff.minute]}
         for future in (REMOVED, POISONED):
-            _set_future(engine, cutoff, future, model)
+            _set_future(engine, cutoff, future, model, _tickers(found[STORED]))
             recompute(cutoff.minute)
             with engine.connect() as connection:
                 found[future] = _decisions(connection, [cutoff.minute])[cutoff.minute]
@@ -108,11 +111,19 @@ def _in_time(cutoffs: Sequence[Cutoff]) -> list[Cutoff]:
     return kept
 
 
-def _set_future(engine: Engine, cutoff: Cutoff, future: str, model: Model) -> None:
+def _set_future(
+    engine: Engine, cutoff: Cutoff, future: str, model: Model, tickers: Sequence[Ticker]
+) -> None:
     with engine.begin() as connection:
+        replace_universe(connection, tickers)
         storage.forget(connection, cutoff.minute, cutoff.cutoff)
         if future == POISONED:
             storage.poison(connection, cutoff.minute, cutoff.cutoff, cutoff.session_date, model)
+
+
+def _tickers(rows: Rows) -> list[Ticker]:
+    """Those that a minute was decided for; what is tracked may have changed since."""
+    return [Ticker(symbol) for symbol in sorted({row.key for one in rows.values() for row in one})]
 
 
 def _decisions(connection: Connection, minutes: Sequence[datetime]) -> dict[datetime, Rows]:

@@ -23,7 +23,12 @@ _SELECTS: tuple[tuple[LiteralString, LiteralString], ...] = (
         """
         select * from bars_1m where minute >= %(opens)s and minute < %(closes)s
         union all
-        select before.* from universe as tracked cross join lateral (
+        select before.* from (
+            select ticker from universe
+            union
+            select ticker from features.features_1m
+            where minute >= %(opens)s and minute < %(closes)s
+        ) as tracked cross join lateral (
             select * from bars_1m
             where ticker = tracked.ticker and minute < %(opens)s
             order by minute desc limit %(lookback)s

@@ -3,8 +3,8 @@
 Every function expects a scratch: what it removes is gone.
 """
 
-from collections.abc import Mapping
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 
 from sqlalchemy import Connection
 
@@ -56,6 +56,15 @@ def poison(
         "revision": model.revision,
     }
     _execute(connection, POISON, parameters)
+
+
+def scored_otherwise(
+    connection: Connection, minutes: Sequence[datetime], model: Model
+) -> set[datetime]:
+    """Those minutes at whose cut-off the newest score that was known was another model's."""
+    parameters = {"minutes": list(minutes), "model": model.name, "revision": model.revision}
+    rows = connection.execute(query("lookahead", "scored_otherwise"), parameters)
+    return {row[0].astimezone(UTC) for row in rows}
 
 
 def early(connection: Connection) -> list[str]:

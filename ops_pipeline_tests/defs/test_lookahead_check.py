@@ -152,6 +152,24 @@ def test_check_passes_on_an_honest_session(played: World) -> None:
     assert found.metadata["differences"].value == "none"
 
 
+def test_check_passes_though_what_is_tracked_has_changed_since(played: World) -> None:
+    played.execute("delete from universe where ticker = 'AAPL'")
+    played.execute("insert into universe (ticker, aliases) values ('ZZZZ', '{}')")
+    found = check(played)
+    assert found.description == "2025-11-28: 4 minutes, 0 of them differ, 0 rows known too early"
+
+
+def test_minutes_that_were_decided_under_another_model_are_left_out(played: World) -> None:
+    played.execute(
+        "update news_sentiments set revision = 'before' where available_at <="
+        " (select cutoff from minute_cutoffs where minute = :at)",
+        at=samples(played)[1],
+    )
+    found = check(played)
+    assert found.passed
+    assert str(found.description).startswith("2025-11-28: 2 minutes, 0 of them differ")
+
+
 def test_check_fails_and_names_the_row_that_was_altered_by_hand(played: World) -> None:
     at = samples(played)[2]
     alter(played, at)

@@ -1,3 +1,20 @@
+-- name: scored_otherwise
+-- Minutes at whose cut-off the newest score that was known was another model's.
+select decided.minute
+from minute_cutoffs as decided
+inner join lateral (
+    select
+        known.model,
+        known.revision
+    from news_sentiments as known
+    where known.available_at <= decided.cutoff
+    order by known.available_at desc, known.written_at desc
+    limit 1
+) as newest on true
+where
+    decided.minute = any(:minutes)
+    and (newest.model, newest.revision) <> (:model, :revision);
+
 -- name: forget_bars
 -- Remove what was not known yet, and later minutes: a late cut-off could know those.
 delete from bars_1m
