@@ -10,12 +10,13 @@ UI ?= 1
 JOBS ?= 3
 # The order of the tests; another one, as make test SEED=$$RANDOM, finds what leans on what ran before.
 SEED ?= 1
+SLOW = $(BIN)/python -m pytest -q --randomly-seed=$(SEED) -n $(JOBS) --dist loadfile --no-loadscope-reorder
 FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure test_settings.py)
 
 # What is compiled is kept, whatever the machine says: tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check docs clean
+.PHONY: help install demo test check proofs docs clean
 
 help:  ## show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -47,9 +48,12 @@ check: install  ## lint, types, floors and the fast tests, about a minute
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -m fast --randomly-seed=$(SEED) -n $(JOBS) --dist loadfile $(FAST)
 
-test: check .venv/.tested  ## everything: what check does, the SQL, then all tests on real PostgreSQL, dbt and Dagster
+test: check .venv/.tested  ## what check does, the SQL, then all other tests but the proofs, in ten minutes
 	@$(BIN)/sqlfluff lint --quiet --processes 2 dbt_features/models dbt_features/tests ops_pipeline/storage/sql ops_pipeline/storage/migrations
-	@$(BIN)/python -m pytest -q -m 'not fast' --randomly-seed=$(SEED) -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@$(SLOW) -m 'not fast and not proof'
+
+proofs: .venv/.tested  ## whole days, kills and benchmarks, in ten minutes more
+	@$(SLOW) -m proof
 
 docs: install  ## write the generated pages again
 	@$(BIN)/python -m ops_pipeline_tests.structure.pages

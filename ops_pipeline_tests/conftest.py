@@ -36,31 +36,40 @@ MARKS = {
     "acceptance": ["postgres", "dagster", "dbt", "slow"],
     "cli": ["postgres", "slow"],
 }
-# These begin before all others, in this order: the last to end would be waited for alone.
-LONGEST = (
-    "operations/test_runbook_faults.py",
+# Whole days, kills and benchmarks: make proofs runs them, longest first.
+PROOFS = (
     "proofs/test_chaos.py",
     "cli/test_up.py",
-    "dispatcher/test_stream_faults.py",
     "cli/test_backfill.py",
+    "cli/test_proofs.py",
+    "defs/test_parity.py",
     "defs/test_launchers.py",
     "cli/test_model.py",
-    "cli/test_proofs.py",
     "cli/test_bench_day.py",
-    "defs/test_both_ends.py",
-    "cli/test_bench_tick.py",
     "cli/test_bench_dispatch.py",
+    "cli/test_bench_tick.py",
     "cli/test_bench_stream.py",
+    "defs/test_both_ends.py",
+)
+# These begin before all others, in this order: the last to end would be waited for alone.
+LONGEST = (
+    *PROOFS,
+    "operations/test_runbook_faults.py",
+    "dispatcher/test_stream_faults.py",
     "defs/test_slo.py",
-    "defs/test_parity.py",
+    "operations/test_what_if.py",
     "dbt/test_features_against_pandas.py",
     "acceptance/test_generated_day.py",
-    "engine/test_partitions.py",
+    "defs/test_ingest.py",
+    "operations/test_alerts.py",
     "defs/test_lookahead.py",
+    "engine/test_launcher.py",
+    "engine/test_partitions.py",
+    "defs/test_lookahead_check.py",
+    "local/test_postgres.py",
     "dispatcher/test_machine.py",
     "clients/test_finbert_models.py",
-    "engine/test_launcher.py",
-    "defs/test_ingest.py",
+    "engine/test_retention.py",
     "cli/test_ingest_verbs.py",
 )
 
@@ -74,11 +83,14 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     places = {here / name: place for place, name in enumerate(LONGEST)}
+    proofs = {here / name for name in PROOFS}
     items.sort(key=lambda item: places.get(item.path, len(places)))
     for item in items:
         folder = Path(item.path).relative_to(here).parts[0]
         for mark in MARKS.get(folder, []):
             item.add_marker(mark)
+        if item.path in proofs:
+            item.add_marker("proof")
         if folder not in MARKS and not item.get_closest_marker("slow"):
             item.add_marker("fast")
 
