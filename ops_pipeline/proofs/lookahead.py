@@ -37,12 +37,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Lookahead:
-    """What the proof of one session came to; `early` are rows known before they could be."""
+    """What the proof of one session came to.
+
+    `early` are rows known before they could be; `left_out` counts minutes that another model's
+    scores were read for, so that they cannot be decided again.
+    """
 
     day: date
     samples: list[Sample]
     differences: list[Difference]
     early: list[str]
+    left_out: int
 
     @property
     def is_clean(self) -> bool:
@@ -79,10 +84,11 @@ def prove(
     with engine.connect() as connection:
         early = storage.early(connection)
         cutoffs = cutoffs_between(connection, session.opens_at, session.closes_at)
-        wanted = set(minutes) - storage.scored_otherwise(connection, minutes, model)
+        left_out = storage.scored_otherwise(connection, minutes, model)
         stored = _decisions(connection, minutes)
     samples: list[Sample] = []
     differences: list[Difference] = []
+    wanted = set(minutes) - left_out
     # Backwards, so that what one minute forgets no other one needs.
     for cutoff in _in_time([cutoff for cutoff in cutoffs if cutoff.minute in wanted]):
         found = {STORED: stored[cutoff.minute]}
@@ -96,7 +102,7 @@ def prove(
             one_table = {name: rows[table] for name, rows in found.items()}
             differences += compare(table, [cutoff.minute], one_table)[1]
         on_minute(cutoff.minute)
-    return Lookahead(session.day, samples[::-1], differences, early)
+    return Lookahead(session.day, samples[::-1], differences, early, len(left_out))
 
 
 def _in_time(cutoffs: Sequence[Cutoff]) -> list[Cutoff]:

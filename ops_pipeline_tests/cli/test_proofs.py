@@ -138,7 +138,7 @@ def test_lookahead_ends_with_1_where_something_looks_ahead(
 ) -> None:
     sample = Sample(OPENS_AT, *digests)
     differences = [CHANGED] if "b" in digests else []
-    result = Lookahead(DAY, [sample], differences, early)
+    result = Lookahead(DAY, [sample], differences, early, 0)
     from ops_pipeline.defs import lookahead
 
     monkeypatch.setattr(lookahead, "play_and_prove", lambda *_: result)

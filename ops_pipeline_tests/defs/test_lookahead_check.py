@@ -168,6 +168,15 @@ def test_minutes_that_were_decided_under_another_model_are_left_out(played: Worl
     found = check(played)
     assert found.passed
     assert str(found.description).startswith("2025-11-28: 2 minutes, 0 of them differ")
+    assert str(found.description).endswith(", 2 left out: another model's scores")
+
+
+def test_session_that_was_decided_under_another_model_is_no_failure(played: World) -> None:
+    """The model was changed between the close and the proof."""
+    played.execute("update news_sentiments set revision = 'before'")
+    found = check(played)
+    assert found.passed
+    assert str(found.description).endswith(", 4 left out: another model's scores")
 
 
 def test_check_fails_and_names_the_row_that_was_altered_by_hand(played: World) -> None:
@@ -213,7 +222,7 @@ def test_check_asks_for_the_newest_session_that_is_over(
 
     def proving(_: Settings, wanted: Session) -> Lookahead:
         asked.append(wanted.day)
-        return Lookahead(wanted.day, [], [], [])
+        return Lookahead(wanted.day, [], [], [], 0)
 
     monkeypatch.setattr(checks, "copy_and_prove", proving)
     world.open_market(*generated(HALF_DAY), days=DAYS)

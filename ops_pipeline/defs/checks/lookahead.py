@@ -44,16 +44,18 @@ def _result(found: Lookahead) -> dg.AssetCheckResult:
         f" {d.values[1]}"
         for d in found.differences[:20]
     ]
+    left_out = f", {found.left_out} left out: another model's scores" if found.left_out else ""
     return dg.AssetCheckResult(
-        # A session of which nothing was decided proves nothing.
-        passed=found.is_clean and bool(found.samples),
+        # A session of which nothing was decided proves nothing; a change of the model is no fault.
+        passed=found.is_clean and bool(found.samples or found.left_out),
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{found.day}: {len(found.samples)} minutes, {len(unequal)} of them differ,"
-        f" {len(found.early)} rows known too early",
+        f" {len(found.early)} rows known too early{left_out}",
         metadata={
             "minutes": len(found.samples),
             "differ": len(unequal),
             "known_too_early": len(found.early),
+            "left_out": found.left_out,
             "differences": dg.MetadataValue.md("\n".join([*lines, *found.early[:20]]) or "none"),
         },
     )
