@@ -8,9 +8,15 @@ from sqlalchemy import Connection
 
 from ops_pipeline.defs.minutes import Minutes
 from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.stages import READERS, Stage
-from ops_pipeline.storage.knowledge import finished_minutes, late_decisions, passed_minutes
+from ops_pipeline.storage.knowledge import (
+    finished_counts,
+    finished_minutes,
+    late_decisions,
+    passed_minutes,
+)
 
 
 def unfinished(connection: Connection, stage: Stage, minutes: Minutes) -> set[datetime]:
@@ -38,6 +44,27 @@ def known_late(
     missed = passed_minutes(connection, readers, *between).intersection(new)
     stamp = pipeline.stamp(connection) if missed else None
     return late | dict.fromkeys(missed, stamp) if stamp else late
+
+
+def require_kept(
+    connection: Connection,
+    stage: Stage,
+    minutes: Minutes,
+    stored: Mapping[datetime, Sequence[object]],
+) -> None:
+    """Say so where rows of these minutes were removed: what is gone cannot be compared.
+
+    Raises:
+        BadInput: with the first such minute.
+    """
+    made = finished_counts(connection, stage.name, minutes.start, minutes.end)
+    for minute in sorted(made):
+        if len(stored.get(minute, ())) < made[minute]:
+            raise BadInput(
+                f"{stage.name} of {minute.isoformat()} were decided, and are kept no longer:"
+                " this minute cannot be computed again",
+                "ask for later minutes only; OPS_KEEP_SIGNALS_DAYS says how many days are kept",
+            )
 
 
 def require_equal(

@@ -148,6 +148,16 @@ def finished_since(
     return {row[0].astimezone(UTC): row[1].astimezone(UTC) for row in rows}
 
 
+def finished_counts(
+    connection: Connection, stage: str, start: datetime, end: datetime
+) -> dict[datetime, int]:
+    """How many rows a stage has made for each minute in [start, end) that it has finished."""
+    rows = connection.execute(
+        query("knowledge", "finished_counts"), {"stage": stage, "start": start, "end": end}
+    )
+    return {row[0].astimezone(UTC): row[1] for row in rows}
+
+
 def passed_minutes(
     connection: Connection,
     stages: Sequence[str],

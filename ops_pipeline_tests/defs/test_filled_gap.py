@@ -1,5 +1,6 @@
 """A gap that is filled late: what was decided before it stays as it was decided."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,8 +9,9 @@ import dagster as dg
 import pytest
 
 from ops_pipeline.defs import lookahead
+from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.thresholds import WatchlistRules
-from ops_pipeline.settings import Settings
+from ops_pipeline.settings import Mode, Settings
 from ops_pipeline_tests.defs.markets import generated
 from ops_pipeline_tests.defs.plays import DAY
 from ops_pipeline_tests.defs.world import World, _on_a_short_stack, open_world, prepare
@@ -263,3 +265,16 @@ def test_decisions_in_time_of_a_gap_that_could_know_later_ones_do_not_count_as_l
 ) -> None:
     """Their own cut-off says already how late they are."""
     assert known_late(filled, "watchlist_entries") == known_late(filled, "signals") == {}
+
+
+def test_live_minutes_whose_signals_are_kept_no_longer_say_so(unwatched: Settings) -> None:
+    with open_world(unwatched) as world:
+        choosing(world)
+        world.execute(
+            "delete from signals where minute = :at and action = 'HOLD'", at=minute(world, 3)
+        )
+        world.pipeline.mode = Mode.SIMULATED
+        gone = minute(world, 3).isoformat()
+        with pytest.raises(BadInput, match=re.escape(f"signals of {gone} were decided, and are")):
+            play(world, 2, 4, "signals")
+        play(world, 4, 8, "signals")

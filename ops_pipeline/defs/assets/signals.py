@@ -7,7 +7,7 @@ import dagster as dg
 from sqlalchemy import Connection
 
 from ops_pipeline.defs.minutes import Minutes, finish, result, with_cutoffs
-from ops_pipeline.defs.recompute import known_late, require_equal, unfinished
+from ops_pipeline.defs.recompute import known_late, require_equal, require_kept, unfinished
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain import signals as rules
 from ops_pipeline.domain.session import Session
@@ -52,6 +52,8 @@ def _decide(
         late,
     )
     stored = storage.signals_between(connection, session.day, own.start, own.end)
+    if pipeline.mode.is_live:
+        require_kept(connection, SIGNALS, own, stored)
     require_equal(SIGNALS, decided, stored, except_minutes=new)
     fresh = {minute: signals for minute, signals in decided.items() if minute in new}
     recommended = _insert(connection, pipeline, session, {**cutoffs, **late}, fresh, rows)

@@ -58,6 +58,14 @@ from stage_minutes
 where minute >= :start and minute < :end and stage = :stage
 order by minute;
 
+-- name: finished_counts
+-- How many rows a stage has made for each minute in [start, end) that it has finished.
+select
+    minute,
+    rows_count
+from stage_minutes
+where minute >= :start and minute < :end and stage = :stage;
+
 -- name: passed_minutes
 -- The minutes of a session in [start, end) that others have gone past, there or later, knowing as much.
 with seen as (
