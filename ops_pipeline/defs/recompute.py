@@ -1,12 +1,12 @@
 """Computing a minute again is a comparison: equal changes nothing, unequal fails."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 import dagster as dg
 from sqlalchemy import Connection
 
-from ops_pipeline.defs.minutes import Minutes
+from ops_pipeline.defs.minutes import Minutes, finish, with_cutoffs
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Session
@@ -17,6 +17,39 @@ from ops_pipeline.storage.knowledge import (
     late_decisions,
     passed_minutes,
 )
+
+Counts = dict[datetime, int]
+Decide = Callable[
+    [Connection, Pipeline, Session, Minutes, Mapping[datetime, datetime]], tuple[Counts, int]
+]
+
+
+def decide_sessions(
+    stage: Stage, minutes: Minutes, pipeline: Pipeline, decide: Decide
+) -> tuple[Minutes, Counts, int]:
+    """Decide session after session, each in a transaction: a long range holds no lock for longer.
+
+    Args:
+        stage: who decides.
+        minutes: of any sessions; those that have no cut-off yet wait.
+        pipeline: where.
+        decide: decides minutes of one session under their cut-offs; gives the number of rows of
+            each, and how many of them are new to those who read them.
+
+    Returns:
+        The minutes that were decided, the rows of each, and the sum of what is new.
+    """
+    with pipeline.engine.connect() as connection:
+        minutes, cutoffs = with_cutoffs(connection, minutes)
+    counts: Counts = {}
+    new = 0
+    for session, own in minutes.by_session():
+        asking = {minute: cutoffs[minute] for _, minute in own.pairs}
+        with pipeline.engine.begin() as connection:
+            made, added = decide(connection, pipeline, session, own, asking)
+            finish(connection, stage, own, made)
+        counts, new = counts | made, new + added
+    return minutes, counts, new
 
 
 def unfinished(connection: Connection, stage: Stage, minutes: Minutes) -> set[datetime]:

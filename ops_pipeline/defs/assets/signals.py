@@ -6,8 +6,14 @@ from datetime import datetime
 import dagster as dg
 from sqlalchemy import Connection
 
-from ops_pipeline.defs.minutes import Minutes, finish, result, with_cutoffs
-from ops_pipeline.defs.recompute import known_late, require_equal, require_kept, unfinished
+from ops_pipeline.defs.minutes import Minutes, result
+from ops_pipeline.defs.recompute import (
+    decide_sessions,
+    known_late,
+    require_equal,
+    require_kept,
+    unfinished,
+)
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain import signals as rules
 from ops_pipeline.domain.session import Session
@@ -20,16 +26,8 @@ from ops_pipeline.storage.signals import Decided
 
 def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each watched ticker and minute; deciding again compares, and may fail."""
-    with pipeline.engine.connect() as connection:
-        minutes, cutoffs = with_cutoffs(connection, minutes)
-    rows = actionable = 0
-    for session, own in minutes.by_session():
-        asking = {minute: cutoffs[minute] for _, minute in own.pairs}
-        with pipeline.engine.begin() as connection:
-            counts, recommended = _decide(connection, pipeline, session, own, asking)
-            finish(connection, SIGNALS, own, counts)
-        rows, actionable = rows + sum(counts.values()), actionable + recommended
-    return result(minutes, rows, actionable=actionable)
+    minutes, counts, actionable = decide_sessions(SIGNALS, minutes, pipeline, _decide)
+    return result(minutes, sum(counts.values()), actionable=actionable)
 
 
 def _decide(

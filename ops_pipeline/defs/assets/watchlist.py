@@ -6,8 +6,8 @@ from datetime import datetime
 import dagster as dg
 from sqlalchemy import Connection
 
-from ops_pipeline.defs.minutes import Minutes, finish, result, with_cutoffs
-from ops_pipeline.defs.recompute import known_late, require_equal, unfinished
+from ops_pipeline.defs.minutes import Minutes, result
+from ops_pipeline.defs.recompute import decide_sessions, known_late, require_equal, unfinished
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain import watchlist as rules
 from ops_pipeline.domain.session import Session
@@ -18,16 +18,8 @@ from ops_pipeline.storage import watchlist as storage
 
 def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[object]:
     """One row for each ticker and decision; deciding again compares, and fails on a difference."""
-    with pipeline.engine.connect() as connection:
-        minutes, cutoffs = with_cutoffs(connection, minutes)
-    rows = due = 0
-    for session, own in minutes.by_session():
-        asking = {minute: cutoffs[minute] for _, minute in own.pairs}
-        with pipeline.engine.begin() as connection:
-            counts, added = _decide(connection, pipeline, session, own, asking)
-            finish(connection, WATCHLIST, own, counts)
-        rows, due = rows + added, due + len(counts)
-    return result(minutes, rows, due=due)
+    minutes, counts, rows = decide_sessions(WATCHLIST, minutes, pipeline, _decide)
+    return result(minutes, rows, due=len(counts))
 
 
 def _decide(
