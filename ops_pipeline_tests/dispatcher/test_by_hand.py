@@ -24,7 +24,7 @@ from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.stream import Lease
 from ops_pipeline_tests.dispatcher.paper import ACCEPT, PRICE, Paper
-from ops_pipeline_tests.dispatcher.test_followed import Followed, hear
+from ops_pipeline_tests.dispatcher.test_followed import Followed, hear, traded
 from ops_pipeline_tests.dispatcher.test_orders import minute_later
 from ops_pipeline_tests.dispatcher.world import TS, World
 
@@ -47,19 +47,7 @@ def held(world: World) -> Followed:
 
 def an_order(side: str, quantity: float, **changes: Any) -> BrokerOrder:
     """An order for AAPL that is filled, and that this pipeline has not decided."""
-    order = BrokerOrder(
-        broker_order_id=f"hand-{side}-{quantity}",
-        client_order_id=f"hand-{side}-{quantity}",
-        ticker="AAPL",
-        side=side,
-        quantity=Decimal(str(quantity)),
-        state=OrderState.FILLED,
-        filled_quantity=Decimal(str(quantity)),
-        filled_price=Decimal(str(SOLD_AT)),
-        created_at=TS,
-        told_at=TS,
-    )
-    return replace(order, **changes)
+    return traded("AAPL", quantity if side == "buy" else -quantity, SOLD_AT, **changes)
 
 
 def told(paper: Paper, *orders: BrokerOrder) -> None:
@@ -158,7 +146,7 @@ def test_what_replaced_an_order_of_ours_counts_once(held: Followed) -> None:
         state=OrderState.CANCELED,
         filled_quantity=Decimal(0),
         filled_price=None,
-        reason="replaced by hand-buy-49",
+        reason="replaced by hand-AAPL-49",
     )
     told(held, first, an_order("buy", SHARES))
     assert account(held).external == {}

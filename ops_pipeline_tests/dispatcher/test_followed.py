@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -50,22 +51,27 @@ def hear(engine: Engine, at: datetime, seconds: float = 60.0) -> Lease:
     return lease
 
 
-def hold(engine: Engine, ticker: str, quantity: int, price: float = 200.0) -> None:
-    """Somebody buys by hand."""
+def traded(ticker: str, quantity: float, price: float = 200.0, **changes: Any) -> BrokerOrder:
+    """An order that is filled, and that this pipeline has not decided; a sale is negative."""
     order = BrokerOrder(
-        broker_order_id=f"hand-{ticker}",
-        client_order_id=f"hand-{ticker}",
+        broker_order_id=f"hand-{ticker}-{quantity}",
+        client_order_id=f"hand-{ticker}-{quantity}",
         ticker=ticker,
         side="buy" if quantity > 0 else "sell",
-        quantity=Decimal(abs(quantity)),
+        quantity=Decimal(str(abs(quantity))),
         state=OrderState.FILLED,
-        filled_quantity=Decimal(abs(quantity)),
+        filled_quantity=Decimal(str(abs(quantity))),
         filled_price=Decimal(str(price)),
         created_at=TS,
         told_at=TS,
     )
+    return replace(order, **changes)
+
+
+def hold(engine: Engine, ticker: str, quantity: int, price: float = 200.0) -> None:
+    """Somebody buys by hand."""
     with engine.begin() as connection:
-        stream.put_orders(connection, dispatch.ACCOUNT, [order])
+        stream.put_orders(connection, dispatch.ACCOUNT, [traded(ticker, quantity, price)])
 
 
 def decided(followed: Followed) -> None:
