@@ -57,6 +57,3 @@ select
     null as max_hold_minutes,
     by_hand.written_at
 from manual_fills as by_hand;
-
--- Of the orders of an account few have been replaced; each decision asks which ones.
-create index broker_orders_replaced on broker_orders (account, reason) where reason like 'replaced by %';

@@ -301,7 +301,7 @@ from (
             from broker_orders as before
             inner join order_intents as ours on before.client_order_id = ours.client_order_id
             where
-                before.account = :account and before.reason like 'replaced by %'
+                before.account = :account
                 and before.reason = 'replaced by ' || told.broker_order_id
                 and (ours.settled_at is null or ours.filled_qty > 0)
         )
