@@ -16,7 +16,7 @@ FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure test_se
 # What is compiled is kept, whatever the machine says: tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check proofs docs clean
+.PHONY: help install demo test check proofs bench docs clean
 
 help:  ## show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -35,7 +35,7 @@ install: .venv/.ready  ## set up .venv from the pinned constraints
 
 # FinBERT is exported by torch, which the demo and the fast tests do without.
 .venv/.tested: .venv/.ready
-	@echo "adding what the tests need: torch, transformers and what bench compares with, a few minutes"
+	@echo "adding what the tests need: torch, transformers and what the benchmarks compare with, a few minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench,finbert]'
 	@touch $@
 
@@ -54,6 +54,9 @@ test: check .venv/.tested  ## what check does, the SQL, then all other tests but
 
 proofs: .venv/.tested  ## whole days, kills and benchmarks, in ten minutes more
 	@$(SLOW) -m proof
+
+bench: .venv/.tested  ## measure minutes beside Dagster's default launcher (python -m benchmarks: all benchmarks)
+	@$(BIN)/python -m benchmarks tick
 
 docs: install  ## write the generated pages again
 	@$(BIN)/python -m ops_pipeline_tests.structure.pages

@@ -58,7 +58,7 @@ setup(
             "onnx>=1.18,<2",
             "onnxscript>=0.5,<1",  # the exporter is written in it
         ],
-        # What others have written, and bench measures beside ours; nothing else needs them.
+        # Other systems that benchmarks/ measures beside this one; nothing else needs them.
         "bench": [
             "procrastinate>=3.10,<4",  # bench asks its tables, and 3 is their form
             "pgqueuer[asyncpg]>=1.6,<2",  # the same; asyncpg is the fastest of its drivers

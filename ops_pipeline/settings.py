@@ -156,7 +156,7 @@ class Settings:
     contact: str = ""
     universe_file: Path | None = None
     allows_private_feeds: bool = False
-    # Slower by seconds; what bench tick compares with, and dbt's own words when it fails.
+    # Slower by seconds; what the tick benchmark compares with, and dbt's own words when it fails.
     dbt_as_command: bool = False
     broker: BrokerName = BrokerName.SIMULATED
     paper_consent: str = field(default="", repr=False)

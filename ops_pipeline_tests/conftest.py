@@ -45,10 +45,10 @@ PROOFS = (
     "defs/test_parity.py",
     "defs/test_launchers.py",
     "cli/test_model.py",
-    "cli/test_bench_day.py",
-    "cli/test_bench_dispatch.py",
-    "cli/test_bench_tick.py",
-    "cli/test_bench_stream.py",
+    "benchmarks/test_day.py",
+    "benchmarks/test_dispatch.py",
+    "benchmarks/test_tick.py",
+    "benchmarks/test_trade_stream_lag.py",
     "defs/test_both_ends.py",
 )
 # These begin before all others, in this order: the last to end would be waited for alone.

@@ -1,7 +1,8 @@
 """The command line."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Annotated
 
@@ -45,7 +46,6 @@ VERBS = {
     "config": "config.app",
     "gates": "gates.app",
     "model": "model.app",
-    "bench": "bench.app",
 }
 
 
@@ -89,9 +89,14 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; an operator's error is one line with the next command to try."""
+    """Run the command line."""
+    invoke(partial(app, sys.argv[1:]))
+
+
+def invoke(build: Callable[[], typer.Typer]) -> None:
+    """Run a command line; report an operator's error as one line with what to try next."""
     try:
-        app(sys.argv[1:])()
+        build()()
     except OperatorError as error:
         _report(error)
         sys.exit(error.exit_code)

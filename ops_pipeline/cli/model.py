@@ -1,13 +1,11 @@
-"""The verb model: pull, export, verify, measure and list the models that score texts."""
+"""The verb model: pull, export, verify and list the models that score texts."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.bench.alone import alone
-from ops_pipeline.cli.bench.words import within
 from ops_pipeline.cli.console import (
     JsonOption,
     ModeOption,
@@ -26,16 +24,13 @@ from ops_pipeline.clients.finbert_folder import FP32, TO_EXPORT, onnx_folder, so
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.operations import models
 from ops_pipeline.proofs.model import export as exporting
-from ops_pipeline.proofs.model import int8, labelled, speed
+from ops_pipeline.proofs.model import int8, labelled
 from ops_pipeline.proofs.model.headlines import headlines
 from ops_pipeline.settings import Settings
 
-app = typer.Typer(
-    help="FinBERT on this machine: fetch, export, verify, measure; docs/sentiment.md."
-)
+app = typer.Typer(help="FinBERT on this machine: fetch, export, verify; docs/sentiment.md.")
 
 BUILT_IN = 1_000
-MAX_HEADLINES, MAX_ROUNDS = 2_000, 20
 DataOption = Annotated[Path | None, typer.Option("--data", help=f"Texts: {labelled.FORMATS}.")]
 LabelsOption = Annotated[
     str, typer.Option("--labels", help='What its labels mean: "0=negative,1=positive,2=neutral".')
@@ -91,7 +86,9 @@ def export(mode: ModeOption = None, as_json: JsonOption = False) -> None:
 def verify(
     data: DataOption = None,
     labels: LabelsOption = "",
-    rows: Annotated[int, typer.Option(help="At most so many, evenly spaced.")] = 2_000,
+    rows: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Maximum number of rows, evenly spaced.")
+    ] = 2_000,
     mode: ModeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,35 +96,12 @@ def verify(
 
     Exit code 1 where int8 is refused; then fp32 stays.
     """
-    within("rows", rows, 1, 1_000_000)
     settings, names = settings_of(mode), labelled.parse_names(labels)
     texts = labelled.read_texts(data, names, rows) if data else _built_in()
     with working("scoring", quiet=as_json):
         found = _verified(settings, texts, data.name if data else "built-in headlines")
     is_normal = found.int8 is None or found.int8.is_enough
     show_result(found, _show_verified, as_json=as_json, is_normal=is_normal)
-
-
-@app.command()
-def bench(
-    count: Annotated[int, typer.Option("--headlines", help="So many of the built-in ones.")] = 256,
-    rounds: Annotated[int, typer.Option(help="Of each way, in turn; the median counts.")] = 3,
-    mode: ModeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Headlines per second of CPU time on one thread, each way in a process of its own."""
-    within("headlines", count, 1, MAX_HEADLINES)
-    within("rounds", rounds, 1, MAX_ROUNDS)
-    settings = settings_of(mode)
-    if not (onnx_folder(settings) / FP32).is_file():
-        raise BadConfiguration("there is no exported model to measure", TO_EXPORT)
-    found = _measured(settings, count, rounds, quiet=as_json)
-    show_result(
-        _document(found) if as_json else found,
-        lambda _: _show_measured(found, rounds),
-        as_json=as_json,
-        is_normal=True,
-    )
 
 
 def _built_in() -> list[labelled.Text]:
@@ -160,28 +134,6 @@ def _qualities(settings: Settings, texts: list[str], expected: list[str]) -> lis
         labelled.quality_of(name, expected, found),
         labelled.majority(expected),
         labelled.plain_vader(expected, texts),
-    ]
-
-
-def _measured(settings: Settings, count: int, rounds: int, *, quiet: bool) -> list[speed.Measured]:
-    source, folder, texts = source_of(settings), onnx_folder(settings), headlines(count)
-    found: dict[str, list[speed.Measured]] = {way: [] for way in speed.ways()}
-    with progress(quiet=quiet or not err.is_terminal) as bars:
-        shown = bars.add_task("", total=rounds * len(found))
-        # In turn, so that whatever else the machine does strikes all of them alike.
-        for _ in range(rounds):
-            for way, so_far in found.items():
-                bars.update(shown, description=way)
-                so_far.append(alone(speed.measure, way, source, folder, texts))
-                bars.advance(shown)
-    return speed.beside_naive([speed.middle(each) for each in found.values()])
-
-
-def _document(found: list[speed.Measured]) -> list[dict[str, Any]]:
-    kept = [{name: part for name, part in asdict(one).items() if name != "signed"} for one in found]
-    return [
-        {**each, "per_second": one.per_second, "to_naive": one.per_second / found[0].per_second}
-        for each, one in zip(kept, found, strict=True)
     ]
 
 
@@ -222,22 +174,3 @@ def _show_verified(found: Verified) -> None:
     if found.labelled:
         rows = [[one.model, one.macro_f1, one.accuracy] for one in found.labelled]
         out.print(table(f"labels of {found.texts}", ["model", "macro-F1", "accuracy"], rows))
-
-
-def _show_measured(found: list[speed.Measured], rounds: int) -> None:
-    columns = ["way", "texts", "a CPU-s", "to naive", "start", "peak MB", "off naive"]
-    rows = [
-        [
-            one.way,
-            one.headlines,
-            round(one.per_second, 1),
-            one.per_second / found[0].per_second,
-            one.start_seconds,
-            round(one.peak_mb),
-            f"{one.from_naive:.1e}",
-        ]
-        for one in found
-    ]
-    out.print(table(f"one thread, CPU time, median of {rounds} rounds in turn", columns, rows))
-    say("start: CPU-s of imports, loading and the first text; off naive: of a score, at most")
-    say(f"{speed.PADDED}: for information; nobody should, and examples do")

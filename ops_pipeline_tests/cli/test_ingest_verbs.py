@@ -38,7 +38,6 @@ from ops_pipeline.storage.migrate import shipped
 from ops_pipeline.storage.quarantine import OVERNIGHT_GAP, SPLIT, Quarantine
 from ops_pipeline.storage.stream import Lease, keep_lease, keep_pass, leave_lease, take_lease
 from ops_pipeline_tests.builders import DAY, NOON
-from ops_pipeline_tests.cli.test_backfill import Installation
 from ops_pipeline_tests.cli.test_verbs import Answer, Run, held_port, run  # noqa: F401 - fixtures
 from ops_pipeline_tests.dispatcher.world import World
 from ops_pipeline_tests.sandbox.served import served
@@ -705,40 +704,6 @@ def answer_of(process: subprocess.Popen[str], url: str) -> Any:
         assert answer.status_code == 200, answer.text
         return answer.json()
     raise AssertionError(f"the sandbox did not answer: {process.poll()}")
-
-
-# bench
-
-
-def test_bench_fetches_a_minute_of_three_tickers_in_one_request(settings: Settings) -> None:
-    words = ("bench", "bars", "--tickers", "3", "--json")
-    answer = Installation(settings.var_dir).run(*words, DATABASE_URL=database_url(settings))
-    assert answer.code == 0, answer.err
-    (found,) = json.loads(answer.out)
-    assert (found["tickers"], found["naive_tickers"], found["requests"]) == (3, 3, 1)
-    # A minute and five of overlap, where trading is not halted.
-    assert 9 <= found["bars"] <= 18
-    assert found["bytes"] > 0
-    assert found["ratio"] > 0
-    naive = found["naive_fetch_seconds"] / 3
-    assert found["ratio"] == pytest.approx(naive / (found["fetch_seconds"] / 3))
-    # Neither a database nor a process is left.
-    engine = open_engine(settings, "postgres")
-    with engine.connect() as connection:
-        left = "select count(*) from pg_database where datname like '%%bench%%'"
-        assert connection.exec_driver_sql(left).scalar_one() == 0
-    engine.dispose()
-    assert not (settings.var_dir / "scratch" / "bench").exists()
-
-
-@pytest.mark.parametrize("tickers", ["", "0", "-3", "three", "7,", "7;8", "10001", "1.5", "\u00b2"])
-def test_bench_refuses_what_is_no_size_in_one_line(
-    alone: Run, tmp_path: Path, tickers: str
-) -> None:
-    answer = alone("bench", "bars", "--tickers", tickers)
-    assert ended(answer) == (2, 1)
-    assert "--tickers must be numbers from 1 to 10,000" in answer.err
-    assert not (tmp_path / "var").exists()
 
 
 # replay --universe

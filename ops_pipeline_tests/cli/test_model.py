@@ -8,7 +8,6 @@ import pytest
 
 from ops_pipeline.cli import main
 from ops_pipeline.proofs.model.headlines import headlines
-from ops_pipeline.proofs.model.speed import ways
 from ops_pipeline_tests.clients.tiny_finbert import make_finbert
 
 Run = Callable[..., tuple[int, str, str]]
@@ -45,7 +44,6 @@ def test_without_a_model_each_verb_says_what_to_do(
     for verb, hint in (
         ("export", "model pull"),
         ("verify", "model export"),
-        ("bench", "model export"),
     ):
         code, _, told = run(verb)
         assert (code, told.count("\n")) == (4, 1)
@@ -107,17 +105,3 @@ def test_from_a_folder_to_a_judged_model(
         "always negative",
         "vaderSentiment",
     ]
-
-
-def test_each_way_is_measured_beside_the_naive_one(
-    run: Run, hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPS_FINBERT_PATH", str(hub))
-    run("export")
-    code, told, _ = run("bench", "--headlines", "8", "--rounds", "1", "--json")
-    found = json.loads(told)
-    assert (code, [each["way"] for each in found]) == (0, ways())
-    by_way = {each["way"]: each for each in found}
-    assert by_way["ONNX fp32"]["from_naive"] < 1e-3
-    assert by_way["ONNX fp32"]["start_seconds"] < by_way["torch fp32"]["start_seconds"]
-    assert all(each["per_second"] > 0 and each["peak_mb"] > 0 for each in found)

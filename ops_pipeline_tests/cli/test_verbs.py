@@ -38,11 +38,13 @@ class Answer:
 Run = Callable[..., Answer]
 
 
-@pytest.fixture
-def run(
-    server: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def runner(
+    command: Callable[[], None],
+    server: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Run the command line in this process, on the session's server."""
+    """Run a command line in this process, on the session's server."""
     monkeypatch.setenv("OPS_VAR_DIR", str(server.var_dir))
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -50,7 +52,7 @@ def run(
         monkeypatch.setattr("sys.argv", ["ops-pipeline", *words])
         capsys.readouterr()
         try:
-            main()
+            command()
             code: object = 0
         except SystemExit as end:
             code = end.code or 0
@@ -59,6 +61,14 @@ def run(
         return Answer(code, printed.out, printed.err)
 
     return run_verb
+
+
+@pytest.fixture
+def run(
+    server: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run the command line in this process, on the session's server."""
+    return runner(main, server, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from datetime import date
 import dagster as dg
 import pytest
 
+from benchmarks.measure.tick import OURS, STOCK, Way, lab_of
 from ops_pipeline.clients.replay import RecordedMarket, table_of
 from ops_pipeline.clients.universe import tickers_of
-from ops_pipeline.defs.bench.tick import OURS, STOCK, Way, lab_of
 from ops_pipeline.domain.stages import DATA_STAGES
 from ops_pipeline.proofs.scratch import entered, environment, scratch
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS

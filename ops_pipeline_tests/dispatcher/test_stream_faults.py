@@ -21,11 +21,11 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from benchmarks.measure.trade_stream import follow
 from ops_pipeline.clients.alpaca_books import read_order
 from ops_pipeline.dispatcher.stream import StreamPace
 from ops_pipeline.domain.stream import BrokerOrder, StreamHealth
 from ops_pipeline.local.postgres import EmbeddedServer
-from ops_pipeline.proofs.stream import follow
 from ops_pipeline.sandbox.faults import Kind, Rule, Schedule
 from ops_pipeline.sandbox.world import SandboxWorld
 from ops_pipeline.settings import PROJECT_DIR, Settings, load

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from ops_pipeline.domain.session import Calendar
-from ops_pipeline.proofs.calendar import world
-from ops_pipeline.proofs.calendar.play import Played, find, outages, play
+from ops_pipeline_tests.proofs.calendar import world
+from ops_pipeline_tests.proofs.calendar.play import Played, find, outages, play
 
 # OPS_CALENDAR_DAYS=2024-01-01:2026-12-31 and OPS_CALENDAR_OUTAGES=50 play all of it, in an hour.
 DAYS = [

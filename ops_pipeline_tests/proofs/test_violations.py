@@ -10,11 +10,11 @@ from ops_pipeline.domain.acceptance import Level
 from ops_pipeline.domain.checks import CHECKS, NAMES
 from ops_pipeline.domain.session import MINUTE, Calendar
 from ops_pipeline.domain.stages import SERVICES
-from ops_pipeline.proofs.calendar import world
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage import acceptance
 from ops_pipeline.storage.engine import opened
 from ops_pipeline_tests.defs.world import prepare
+from ops_pipeline_tests.proofs.calendar import world
 
 DAY = date(2025, 2, 12)
 NOW = datetime.fromisoformat("2025-02-12T19:30:07Z")

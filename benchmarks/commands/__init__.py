@@ -1,0 +1,1 @@
+"""One module per benchmark: its options, and how its figures are shown."""

@@ -1,0 +1,1 @@
+"""What the benchmarks measure, without a command line."""

@@ -1,1 +1,0 @@
-"""Measurements of what Dagster and its assets cost."""
