@@ -194,7 +194,7 @@ def test_a_close_on_a_stale_bar_waits_and_fills_at_the_next_one_whatever_the_pri
     assert found == [(fill_price(200.5, -1, CONFIG),)]
 
 
-def test_a_close_that_lapsed_without_a_bar_is_proposed_again_at_once_and_stays_due(
+def test_a_close_that_lapsed_without_a_bar_is_proposed_again_and_stays_due(
     world: World,
 ) -> None:
     world.trade(minute=NOON - timedelta(minutes=4), **price(198.0))
@@ -202,7 +202,7 @@ def test_a_close_that_lapsed_without_a_bar_is_proposed_again_at_once_and_stays_d
     world.run()
     world.run(TS + timedelta(seconds=300))
     lapsed, waits = ("SKIPPED", "expired"), ("PENDING", None)
-    assert world.ask(CLOSES) == [waits]
+    assert world.ask(CLOSES) == [lapsed]
     world.run(TS + timedelta(seconds=360))
     assert sorted(world.ask(CLOSES)) == [waits, lapsed]
     world.trade(minute=NOON + timedelta(minutes=7), **price(201.0))

@@ -246,15 +246,14 @@ order by status;
 select
     exists (
         select 1 from dispatch_recommendations
-        where status = 'PENDING' and intent = 'open'
-    )
-    or exists (
-        select 1 from dispatch_recommendations
         where
-            status = 'PENDING' and intent = 'close'
-            and created_at > coalesce(
-                (select run.written_at from dispatcher_runs as run order by run.started_at desc limit 1),
-                '-infinity'
+            status = 'PENDING'
+            and (
+                intent = 'open'
+                or created_at > coalesce(
+                    (select run.written_at from dispatcher_runs as run order by run.started_at desc limit 1),
+                    '-infinity'
+                )
             )
     )
     or cast(:orders_move as boolean) and exists (
