@@ -67,7 +67,7 @@ def test_a_planted_defect_is_caught_by_what_it_must_show(one_lane: Lane, defect:
     assert any(getattr(counts, problem) for counts in trials for problem in planted.shows)
 
 
-@pytest.mark.parametrize("injection", promises(4), ids=str)
+@pytest.mark.parametrize("injection", [*promises(4)], ids=str)
 @pytest.mark.timeout(240)
 def test_limits_hold_and_nothing_is_late_beside_another_dispatcher_and_after_a_jump(
     one_lane: Lane, injection: Injection

@@ -81,10 +81,10 @@ POINTS = (
     Point(FIND, _AFTER),
 )
 
-# A decision stands before its commit, and an order before it is handed over for the first time:
-# the third time that one is looked for, since the first two looks find none.
-CROWDED, UNSENT = Point("dispatch.finish", _AFTER), Point("orders.take_ready", _BEFORE)
-UNSENT_OCCURRENCE = 3
+# A decision stands before its commit; a pass over the orders has begun, the second one of a turn,
+# which hands over what the turn has decided.
+CROWDED, UNSENT = Point("dispatch.finish", _AFTER), Point("orders.server_clock", _COMMITTED)
+UNSENT_OCCURRENCE = 2
 # Trials of limits and of lateness for each seed.
 PROMISES = 2
 # What the limits of a crowd are, by the seed.
