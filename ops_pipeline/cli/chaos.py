@@ -21,7 +21,7 @@ from ops_pipeline.cli.console import (
 from ops_pipeline.cli.server import prepare, running_server
 from ops_pipeline.local.files import replace_private
 from ops_pipeline.proofs.chaos.certificate import Certificate, certify
-from ops_pipeline.proofs.chaos.plan import POINTS
+from ops_pipeline.proofs.chaos.plan import POINTS, PROMISES
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.knowledge import clock
 
@@ -44,7 +44,7 @@ def chaos(
         tempfile.TemporaryDirectory(prefix="ops-chaos-") as folder,
         progress(quiet=as_json) as bars,
     ):
-        task = bars.add_task("dispatchers hurt", total=seeds * len(POINTS))
+        task = bars.add_task("dispatchers hurt", total=seeds * (len(POINTS) + PROMISES))
         found = certify(
             Path(folder),
             clock(),
@@ -84,6 +84,8 @@ def _print(found: Certificate) -> None:
     out.print(table("boundaries hit", ["point", "times"], points))
     caught = [[each.defect, each.seen or "NOT SEEN", each.tries] for each in found.caught]
     out.print(table("planted defects", ["defect", "seen by", "injections"], caught))
+    untested = [[what, why] for what, why in found.not_tested.items()]
+    out.print(table("not tested", ["promise or defect", "why"], untested))
     for detail in found.counts.details[:SHOWN]:
         say(detail)
     counts, code = found.counts, found.code
@@ -94,7 +96,8 @@ def _print(found: Certificate) -> None:
     )
     say(
         f"duplicates {counts.duplicates}, lost {counts.lost}, unfinished {counts.unfinished},"
-        f" mismatched {counts.mismatched}, unknown at the broker {counts.orphans}"
+        f" mismatched {counts.mismatched}, unknown at the broker {counts.orphans},"
+        f" over a limit {counts.over_limit}, late {counts.late}"
     )
     if not found.effective:
         say("nothing was hurt: this proves nothing")

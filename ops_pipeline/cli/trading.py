@@ -1,14 +1,15 @@
 """The verbs halt, reduce, resume and flatten: what may be traded, from the next decision on."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
-from ops_pipeline.cli.console import ModeOption, say
-from ops_pipeline.cli.server import connected, existing_server
+from ops_pipeline.cli.console import ModeOption, say, working
+from ops_pipeline.cli.server import existing_server
 from ops_pipeline.dispatcher.exits import closable, propose_flatten
 from ops_pipeline.dispatcher.snapshot import Account, read_account
 from ops_pipeline.domain.errors import Unsafe
@@ -16,6 +17,7 @@ from ops_pipeline.domain.execution import Book
 from ops_pipeline.domain.gates import ACTIVE, HALTED, REDUCING
 from ops_pipeline.domain.stages import DISPATCH
 from ops_pipeline.domain.values import Position
+from ops_pipeline.operations.closing import UNTRIED, Outcome, read_outcomes
 from ops_pipeline.operations.operator import operator
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage import dispatch, knowledge, stream
@@ -24,6 +26,8 @@ from ops_pipeline.storage.execution import live_fills
 from ops_pipeline.storage.services import switches
 
 Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
+# A run of the dispatcher starts within seconds; the simulation may wait for the bar of a minute.
+WAIT_SECONDS, LOOK_SECONDS = 120, 0.5
 GOES_ON = "data, signals and checks go on; recommendations are skipped with that reason"
 
 
@@ -62,22 +66,53 @@ def resume(reason: Reason = "", mode: ModeOption = None) -> None:
 def flatten(
     reason: Reason = "",
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without, only say what.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option(help=f"With --apply: wait up to {WAIT_SECONDS} s for the outcome."),
+    ] = True,
     mode: ModeOption = None,
 ) -> None:
-    """Close everything that is held, and open nothing; a dry run until --apply."""
-    with connected(mode) as (settings, connection):
-        if not settings.mode.is_live:
-            raise Unsafe("a replay is flat each evening by itself", "use it with --mode")
+    """Close everything that is held, and open nothing; a dry run until --apply.
+
+    What is not closed is tried again until it is flat or until resume. Exit code 1 when a position
+    is left after the wait.
+    """
+    with existing_server(mode) as settings, opened(settings) as engine:
+        held, outcomes = _flatten(settings, engine, reason, apply=apply)
+        if apply and wait and outcomes:
+            with working("waiting for the closing orders", quiet=False):
+                outcomes = _wait_for(settings, engine, held, outcomes)
+    for ticker, outcome in outcomes.items():
+        if apply or outcome.text != UNTRIED:
+            say(f"{ticker}: {outcome.text}")
+    if not apply:
+        say("and would set REDUCING, so that nothing is opened; add --apply to do it")
+        return
+    say("next: ops-pipeline status, to see it done; ops-pipeline resume, to trade again")
+    if wait and not all(outcome.is_flat for outcome in outcomes.values()):
+        raise typer.Exit(1)
+
+
+def _flatten(
+    settings: Settings, engine: Engine, reason: str, *, apply: bool
+) -> tuple[list[Position], dict[str, Outcome]]:
+    """Ask for it, or say what would be asked for; what is left is named."""
+    if not settings.mode.is_live:
+        raise Unsafe("a replay is flat each evening by itself", "use it with --mode")
+    with engine.begin() as connection:
+        wait_for_disk(connection)
         now = knowledge.read_now(connection, settings.mode)
         account = read_account(connection, now, settings.mode.calendar)
         _refuse_in_vain(connection, account)
         if apply:
             who = operator(settings)
-            dispatch.set_trading_state(connection, REDUCING, who, reason or "flatten")
-            closing = propose_flatten(connection, account)
+            reason = reason or "flatten"
+            dispatch.set_trading_state(connection, REDUCING, who, reason, must_be_flat=True)
+            closing = propose_flatten(connection, account) if account.session else []
         else:
             closing = closable(account)
         others = stream.external(connection, dispatch.ACCOUNT)
+        outcomes = read_outcomes(connection, settings.mode, _tradable(account))
     held = sorted(account.book.positions.values(), key=lambda position: position.ticker)
     left = [position for position in held if position not in closing]
     if apply:
@@ -91,16 +126,31 @@ def flatten(
     if others:
         named = ", ".join(f"{ticker} {one.quantity:+,f}" for ticker, one in others.items())
         say(f"left, traded by hand and never closed from here: {named}")
-    if apply:
-        say("next: ops-pipeline status, to see it done; ops-pipeline resume, to trade again")
-    else:
-        say("and would set REDUCING, so that nothing is opened; add --apply to do it")
+    return _tradable(account), outcomes
+
+
+def _tradable(account: Account) -> list[Position]:
+    """What is held and not in quarantine."""
+    held = sorted(account.book.positions.values(), key=lambda position: position.ticker)
+    return [position for position in held if position.ticker not in account.quarantined]
+
+
+def _wait_for(
+    settings: Settings, engine: Engine, held: list[Position], outcomes: dict[str, Outcome]
+) -> dict[str, Outcome]:
+    """Look until each closing order has an outcome, WAIT_SECONDS at most."""
+    give_up = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < give_up:
+        with engine.connect() as connection:
+            outcomes = read_outcomes(connection, settings.mode, held)
+        if all(outcome.is_final for outcome in outcomes.values()):
+            break
+        time.sleep(LOOK_SECONDS)
+    return outcomes
 
 
 def _refuse_in_vain(connection: Connection, account: Account) -> None:
-    """Nothing is promised that nobody would do: what is queued now lapses within minutes."""
-    if account.session is None:
-        raise Unsafe("the market is closed: no order could be filled", "try again at its open")
+    """Refuse what nobody would do: without the dispatcher no order is made."""
     services = switches(connection, account.now)
     if not any(one.is_enabled for one in services if one.stage == DISPATCH):
         raise Unsafe(

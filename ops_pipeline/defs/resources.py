@@ -17,7 +17,12 @@ from ops_pipeline.dispatcher.brokers import Broker, PaperBroker, SimulatedBroker
 from ops_pipeline.dispatcher.run import Desk
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import MINUTE, Calendar, Timing
-from ops_pipeline.domain.thresholds import BarRules, SignalRules, WatchlistRules
+from ops_pipeline.domain.thresholds import (
+    BarRules,
+    DispatcherConfig,
+    SignalRules,
+    WatchlistRules,
+)
 from ops_pipeline.operations.config import config_of, settle
 from ops_pipeline.settings import (
     BrokerName,
@@ -92,7 +97,7 @@ class Pipeline:
         if self.on_progress:
             self.on_progress(what, share)
 
-    def broker(self) -> Broker:
+    def broker(self, config: DispatcherConfig | None = None) -> Broker:
         """Who executes in this mode; of a paper account, only the one that consent was given for.
 
         Raises:
@@ -106,7 +111,12 @@ class Pipeline:
         require_consent(self.settings, account.number)
         if account.is_blocked:
             raise Unsafe("the broker has blocked the account", "look at it on Alpaca's own page")
-        return PaperBroker(gateway, self.mode.value, needs_stream=self.mode.needs_stream)
+        return PaperBroker(
+            gateway,
+            self.mode.value,
+            needs_stream=self.mode.needs_stream,
+            max_clock_skew_seconds=config.max_clock_skew_seconds if config else None,
+        )
 
     def desk(self, orchestrator_run_id: str) -> Desk:
         """What the dispatcher works with.
@@ -116,15 +126,16 @@ class Pipeline:
         """
         # Read anew for each run: what is wrong in it stops no other stage.
         version = settle(self.engine, self.settings, knowledge.clock())
+        config = config_of(version, self.settings)
         return Desk(
             engine=self.engine,
             calendar=self.calendar,
-            config=config_of(version, self.settings),
+            config=config,
             config_version=version.version,
             mode=self.mode,
             code_version=__version__,
             orchestrator_run_id=orchestrator_run_id,
-            broker=self.broker(),
+            broker=self.broker(config),
         )
 
 

@@ -15,9 +15,11 @@ from ops_pipeline.domain.gates import ACTIVE
 from ops_pipeline.domain.orders import OrderTicket, client_order_id
 from ops_pipeline.domain.stream import stream_state
 from ops_pipeline.domain.values import Recommendation
+from ops_pipeline.settings import Mode
 from ops_pipeline.storage import orders, stream
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.execution import ALPACA_PAPER, SIMULATED, Execution
+from ops_pipeline.storage.knowledge import clock_skew_seconds
 from ops_pipeline.storage.orders import DecidedOrder
 
 
@@ -80,6 +82,8 @@ class PaperBroker:
     mode: str
     pace: Pace = field(default_factory=Pace)
     needs_stream: bool = False
+    # Clocks that differ by more hand over closing orders only; None does not compare them.
+    max_clock_skew_seconds: float | None = None
     status = Status.EXECUTED
     execution_mode = ALPACA_PAPER
     fills_at_once = False
@@ -123,8 +127,15 @@ class PaperBroker:
             now,
             self.pace,
             is_still_ours,
-            lambda connection: stream_allows(connection, self, now())[0] == ACTIVE,
+            lambda connection: (
+                stream_allows(connection, self, now())[0] == ACTIVE
+                and self._clocks_agree(connection)
+            ),
         )
+
+    def _clocks_agree(self, connection: Connection) -> bool:
+        limit = self.max_clock_skew_seconds
+        return limit is None or abs(clock_skew_seconds(connection, Mode(self.mode))) <= limit
 
 
 def stream_allows(connection: Connection, broker: Broker, now: datetime) -> tuple[str, str]:

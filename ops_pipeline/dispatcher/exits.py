@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ops_pipeline.dispatcher.snapshot import Account
-from ops_pipeline.domain.execution import FLATTEN, OVERNIGHT, exit_reason
+from ops_pipeline.domain.execution import FLATTEN, OVERNIGHT, Closing, exit_reason, may_fill
 from ops_pipeline.domain.session import floor_minute
 from ops_pipeline.domain.thresholds import DispatcherConfig, SignalRules
 from ops_pipeline.domain.values import Position
-from ops_pipeline.storage import dispatch, features
+from ops_pipeline.storage import bars, dispatch, features
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,10 @@ class Exit:
 
 def propose_exits(connection: Connection, account: Account, config: DispatcherConfig) -> list[str]:
     """Queue a closing recommendation for each position that is due. Returns their reasons."""
-    due = due_positions(account, config)
+    positions = closable(account)
+    tried = dispatch.closings(connection, positions) if positions else {}
+    is_flattening = bool(positions) and dispatch.must_be_flat(connection)
+    due = due_positions(account, config, tried, must_be_flat=is_flattening)
     if survivors := [position.ticker for position, reason in due if reason == OVERNIGHT]:
         log.error("position_survived_the_night", extra={"data": {"tickers": survivors}})
     return [reason for _, reason in _queue(connection, account, due)]
@@ -55,8 +58,19 @@ def closable(account: Account) -> list[Position]:
     return [
         position
         for ticker, position in sorted(account.book.positions.items())
-        if ticker not in account.quarantined and account.book.held(ticker) != 0
+        if ticker not in account.quarantined and account.book.closable(ticker) != 0
     ]
+
+
+def closes_without_bar(
+    connection: Connection, now: datetime, config: DispatcherConfig
+) -> list[int]:
+    """Return the proposed closing orders for which the simulation has no new bar yet."""
+    pending = dispatch.pending_closes(connection)
+    if not pending:
+        return []
+    known = bars.newest_bars(connection, sorted({one.ticker for one in pending}), now)
+    return [one.id for one in pending if not may_fill(known.get(one.ticker), one.ts, now, config)]
 
 
 def _queue(
@@ -75,17 +89,37 @@ def _queue(
     ]
 
 
-def due_positions(account: Account, config: DispatcherConfig) -> list[tuple[Position, str]]:
-    """The positions that should be closed now, by ticker, and why."""
-    return [
-        (position, reason)
-        for position in closable(account)
-        if (
-            reason := exit_reason(
-                position, account.bars.get(position.ticker), account.session, account.now, config
-            )
-        )
-    ]
+def due_positions(
+    account: Account,
+    config: DispatcherConfig,
+    tried: Mapping[str, Closing],
+    *,
+    must_be_flat: bool,
+) -> list[tuple[Position, str]]:
+    """Return the positions to close now, by ticker, and why.
+
+    A position that once had to be closed is due until it is flat, whatever the price does then.
+
+    Args:
+        account: what is held, and the market.
+        config: when to close.
+        tried: earlier attempts to close each position, by ticker.
+        must_be_flat: close all positions.
+    """
+    session = account.session
+    if session is None:
+        return []
+    found = []
+    for position in closable(account):
+        attempts = tried.get(position.ticker)
+        if attempts and not attempts.is_due(account.now, session.closes_at):
+            continue
+        bar = account.bars.get(position.ticker)
+        reason = exit_reason(position, bar, session, account.now, config)
+        reason = reason or (FLATTEN if must_be_flat else attempts.exit if attempts else None)
+        if reason:
+            found.append((position, reason))
+    return found
 
 
 def exit_of(

@@ -1,7 +1,7 @@
 """Decides one recommendation on what an account knows; nothing here reads or writes a row."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -55,12 +55,16 @@ def _judge(
     if owned.recommendation.claim_epoch > terms.config.max_attempts:
         return failure("attempts: Exhausted"), None, None
     try:
-        order = size(owned, account, terms.config)
+        order = size(owned, account, terms.config, fills_at_once=terms.broker.fills_at_once)
         known = snapshot(owned, account, order, terms.config)
-        return decide(gates.evaluate(known, terms.config)), known, order
+        decision = decide(gates.evaluate(known, terms.config))
     except Exception as error:
         log.exception("processing_error", extra={"data": {"id": owned.recommendation.id}})
         return failure(f"error: {type(error).__name__}"), None, None
+    if decision.passed and order is None:
+        # The process stood still since the claim, and the bar grew old.
+        decision = replace(decision, passed=False, failure_reason="simulation: No new bar")
+    return decision, known, order
 
 
 def failure(reason: str) -> Decision:
@@ -108,9 +112,9 @@ def fill_of(terms: Terms, made: Execution) -> Fill:
 def _simulation(
     config: DispatcherConfig, owned: Owned, account: Account, order: Order
 ) -> dict[str, Any]:
-    bar = account.bars[owned.recommendation.ticker]
+    bar = account.bars.get(owned.recommendation.ticker)
     return {
-        "bar_used": bar_used(bar),
+        "bar_used": bar_used(bar) if bar else None,
         "fill_model": "close+slip",
         "slippage_bps": config.slippage_bps,
         "sizing_rationale": {

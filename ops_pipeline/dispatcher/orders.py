@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # More than that waits for the next run, so that a run ends.
 AT_ONCE = 100
 DENIALS = 2
+TOO_LATE = "not handed over in time"
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,11 @@ class _OrderDesk:
 
     def _send(self, order: TakenOrder) -> None:
         unknown = replace(order.known, state=OrderState.UNKNOWN)
+        if order.expires_at <= self.now():
+            # The process stood still since it took the order. An earlier try may have arrived.
+            state = OrderState.ABSENT if order.tries == 1 else OrderState.UNKNOWN
+            self._keep(order, replace(unknown, state=state, reason=TOO_LATE))
+            return
         try:
             report = self.gateway.submit(order.ticket)
         except OrderRefused as error:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops_pipeline.dispatcher.brokers import Broker, SimulatedBroker
 from ops_pipeline.dispatcher.by_hand import read_settled_account
-from ops_pipeline.dispatcher.exits import propose_exits
+from ops_pipeline.dispatcher.exits import closes_without_bar, propose_exits
 from ops_pipeline.dispatcher.judge import Terms, failure, settle
 from ops_pipeline.dispatcher.outage import is_outage
 from ops_pipeline.dispatcher.snapshot import read_account
@@ -22,9 +22,12 @@ from ops_pipeline.domain.session import Calendar
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage import dispatch, execution, knowledge
-from ops_pipeline.storage.dispatch import EXPIRED_AT_ONCE, Closed, Owned
+from ops_pipeline.storage.dispatch import EXPIRED_AT_ONCE, Closed, FenceLost, Owned
 
 log = logging.getLogger(__name__)
+
+# A decision that took longer is not kept: its process stood still, and the market did not.
+DECISION_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ class _Present:
         now = knowledge.read_now(connection, self.mode)
         self._last = max(self._last or now, now)
         return self._last
+
+    def require_recent(self, connection: Connection, decided_at: datetime) -> None:
+        """Refuse to commit what was decided at an instant that is past: the process stood still.
+
+        Raises:
+            FenceLost: it is; the rows are decided anew when their lease has run out.
+        """
+        seconds = (self.read(connection) - decided_at).total_seconds()
+        if seconds > DECISION_SECONDS:
+            raise FenceLost(f"the decision took {seconds:.0f} s")
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,8 @@ def _take(
     connection: Connection, desk: Desk, report: RunReport, now: datetime
 ) -> tuple[RunReport, dict[int, int]]:
     account = read_settled_account(connection, now, desk.calendar, desk.broker)
+    skew = knowledge.clock_skew_seconds(connection, desk.mode)
+    is_skewed = not abs(skew) <= desk.config.max_clock_skew_seconds
     dispatch.insert_run(
         connection,
         report.run_id,
@@ -144,8 +159,12 @@ def _take(
             "trading_state": account.trading_state,
             "quarantined": sorted(account.quarantined),
             **({"stream": account.stream_reason} if account.stream_reason else {}),
+            **({"must_be_flat": True} if dispatch.must_be_flat(connection) else {}),
+            **({"clock_skew_seconds": round(skew, 3)} if skew else {}),
         },
     )
+    if is_skewed:
+        log.error("clocks_disagree", extra={"data": {"database_ahead_seconds": round(skew, 3)}})
     dispatch.abandon_runs(connection, now)
     exits = propose_exits(connection, account, desk.config)
     released = dispatch.release_stuck(connection)
@@ -155,7 +174,18 @@ def _take(
         log.warning("stuck_processing_released", extra={"data": data})
     # After the release: what was given back too late is closed now, not in a minute.
     expired = dispatch.expire(connection, now)
-    claims = dispatch.claim(connection, report.run_id, now, desk.config)
+    without_bar = (
+        closes_without_bar(connection, now, desk.config) if desk.broker.fills_at_once else []
+    )
+    claims = dispatch.claim(
+        connection,
+        report.run_id,
+        now,
+        desk.config,
+        passed_over=without_bar,
+        # What may be opened is left to a dispatcher whose clock is right.
+        closing_only=is_skewed,
+    )
     taken = replace(
         report, pulled=len(claims), expired=expired, released=released, exits=tuple(exits)
     )
@@ -228,7 +258,10 @@ def _work(
         log.warning("fence_lost", extra={"data": {"rows": len(claims) - len(rows)}})
     _halt_at_duplicates(connection, rows)
     tickers = [owned.recommendation.ticker for owned in rows]
-    account = read_account(connection, now, desk.calendar, tickers, desk.broker)
+    account = replace(
+        read_account(connection, now, desk.calendar, tickers, desk.broker),
+        clock_skew_seconds=knowledge.clock_skew_seconds(connection, desk.mode),
+    )
     terms = Terms(run_id, desk.config, desk.broker)
     verdicts = [settle(terms, owned, account) for owned in rows]
     closed = [verdict.closed for verdict in verdicts]
@@ -237,6 +270,7 @@ def _work(
     execution.insert_executions(connection, made)
     until = account.session.closes_at if account.session else now
     desk.broker.place(connection, made, now, until)
+    present.require_recent(connection, now)
     return closed
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from ops_pipeline.dispatcher.brokers import Broker, SimulatedBroker, stream_allows
-from ops_pipeline.domain.execution import Book, Order, closing_order, size_order
+from ops_pipeline.domain.execution import Book, Order, closing_order, may_fill, size_order
 from ops_pipeline.domain.gates import CLOSE, Snapshot, number
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.stream import Holding, stricter
@@ -34,6 +34,8 @@ class Account:
     external: Mapping[str, Holding] = field(default_factory=dict)
     # Why the stream allows less than the operator; empty where it does not.
     stream_reason: str = ""
+    # How far the database's clock is ahead of this process's.
+    clock_skew_seconds: float = 0.0
 
     @cached_property
     def marks(self) -> dict[str, float]:
@@ -85,20 +87,21 @@ def read_account(
     )
 
 
-def size(owned: Owned, account: Account, config: DispatcherConfig) -> Order | None:
+def size(
+    owned: Owned, account: Account, config: DispatcherConfig, *, fills_at_once: bool
+) -> Order | None:
     """The order that a recommendation asks for; None where an input is unknown or no number."""
     recommendation = owned.recommendation
     bar, held = account.bars.get(recommendation.ticker), account.book.held(recommendation.ticker)
     volatility = (owned.features or {}).get("recent_vol")
-    if bar is None or recommendation.action not in SIDES:
+    if recommendation.action not in SIDES:
         return None
     if recommendation.intent == CLOSE:
-        position = account.book.positions.get(recommendation.ticker)
-        return (
-            closing_order(replace(position, quantity=held), bar.close, config)
-            if held and position
-            else None
-        )
+        if fills_at_once and not may_fill(bar, recommendation.ts, account.now, config):
+            return None
+        return _closing_order(recommendation.ticker, account, config)
+    if bar is None:
+        return None
     if volatility is not None and number(volatility) is None:
         return None
     return size_order(
@@ -109,6 +112,16 @@ def size(owned: Owned, account: Account, config: DispatcherConfig) -> Order | No
         account.exposure_usd,
         config,
     )
+
+
+def _closing_order(ticker: str, account: Account, config: DispatcherConfig) -> Order | None:
+    """Close what is held; without a bar the broker's price is expected to be what was paid."""
+    held, position = account.book.closable(ticker), account.book.positions.get(ticker)
+    if not held or position is None:
+        return None
+    bar = account.bars.get(ticker)
+    price = bar.close if bar else position.average_price
+    return closing_order(replace(position, quantity=held), price, config)
 
 
 def snapshot(
@@ -138,11 +151,17 @@ def snapshot(
         exposure_usd=account.exposure_usd,
         order_quantity=order.quantity if order else None,
         order_notional_usd=_added_notional(order, held),
-        held_quantity=held,
+        held_quantity=_closable(ticker, account) if recommendation.intent == CLOSE else held,
         ticker_executions=book.opened[ticker, day],
         minutes_since_execution=_minutes_since(traded_at, account.now),
         has_executed=traded_at is not None,
+        clock_skew_seconds=account.clock_skew_seconds,
     )
+
+
+def _closable(ticker: str, account: Account) -> int | None:
+    """Return what may be closed; of a quarantined ticker the number of shares may be wrong."""
+    return None if ticker in account.quarantined else account.book.closable(ticker)
 
 
 def _feature_bar_at(owned: Owned) -> datetime | None:

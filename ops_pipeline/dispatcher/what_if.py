@@ -1,7 +1,7 @@
 """The dispatcher in memory: past presents once more, under any settings; nothing is written."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import count
@@ -12,11 +12,11 @@ from ops_pipeline.dispatcher.exits import Exit, due_positions, exit_of
 from ops_pipeline.dispatcher.judge import Terms, Verdict, fill_of, settle
 from ops_pipeline.dispatcher.snapshot import Account
 from ops_pipeline.domain.dispatch import EXPIRED, Status, turn
-from ops_pipeline.domain.execution import Book
+from ops_pipeline.domain.execution import Book, Closing, may_fill
 from ops_pipeline.domain.gates import CLOSE
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.domain.thresholds import DispatcherConfig
-from ops_pipeline.domain.values import Bar, Fill, Recommendation
+from ops_pipeline.domain.values import Bar, Fill, Position, Recommendation
 from ops_pipeline.storage.dispatch import Owned
 from ops_pipeline.storage.what_if import Dated, Ended, Newest
 
@@ -36,6 +36,8 @@ class Present:
     config: DispatcherConfig
     trading_state: str
     quarantined: frozenset[str]
+    must_be_flat: bool = False
+    clock_skew_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Queue:
     def __init__(self, openings: Iterable[tuple[datetime, Owned]]) -> None:
         self._coming = sorted(openings, key=lambda each: each[0], reverse=True)
         self._pending: list[Owned] = []
-        self._exit_minutes: set[tuple[str, datetime]] = set()
+        self._exits: list[Exit] = []
 
     def see(self, now: datetime) -> None:
         """Let rows be pending that are there by now."""
@@ -78,10 +80,24 @@ class Queue:
             owned.recommendation.intent == CLOSE and owned.recommendation.ticker == made.ticker
             for owned in self._pending
         )
-        if waits or (made.ticker, made.minute) in self._exit_minutes:
+        key = made.ticker, made.minute
+        if waits or key in {(exit_.ticker, exit_.minute) for exit_ in self._exits}:
             return
-        self._exit_minutes.add((made.ticker, made.minute))
+        self._exits.append(made)
         self._pending.append(_owned_exit(made))
+
+    def closings(self, positions: Iterable[Position]) -> dict[str, Closing]:
+        """Return the attempts to close each position; no order of a simulation ends in vain."""
+        found = dict[str, Closing]()
+        for position in positions:
+            exits = [
+                made
+                for made in self._exits
+                if made.ticker == position.ticker and made.ts > position.opened_at
+            ]
+            if exits:
+                found[position.ticker] = Closing(exits[0].reason["exit"], 0, exits[-1].ts)
+        return found
 
     def expire(self, now: datetime) -> list[Owned]:
         """Close what is too old to trade."""
@@ -91,14 +107,21 @@ class Queue:
             if owned.recommendation.expires_at <= now and owned.recommendation.ts < now
         )
 
-    def claim(self, now: datetime, limit: int) -> list[Owned]:
-        """Take the next ones in turn."""
-        ready = [
-            owned
-            for owned in self._pending
-            if owned.recommendation.ts <= now < owned.recommendation.expires_at
-        ]
-        return self._remove(sorted(ready, key=lambda owned: turn(owned.recommendation))[:limit])
+    def claim(self, present: Present, bars: Mapping[str, Bar]) -> list[Owned]:
+        """Take the next ones in turn; closing orders once there is a bar to fill them at."""
+        now, config = present.at, present.config
+        is_skewed = not abs(present.clock_skew_seconds) <= config.max_clock_skew_seconds
+        ready = []
+        for owned in self._pending:
+            asked = owned.recommendation
+            if asked.intent == CLOSE:
+                may_go = may_fill(bars.get(asked.ticker), asked.ts, now, config)
+            else:
+                may_go = not is_skewed
+            if may_go and asked.ts <= now < asked.expires_at:
+                ready.append(owned)
+        ready.sort(key=lambda owned: turn(owned.recommendation))
+        return self._remove(ready[: config.max_signals_per_run])
 
     def _remove(self, taken: Iterable[Owned]) -> list[Owned]:
         gone = {id(owned): owned for owned in taken}
@@ -137,16 +160,19 @@ class Rehearsal:
             book=self._book,
             bars=self._bars.at(present.at),
             quarantined=present.quarantined,
+            clock_skew_seconds=present.clock_skew_seconds,
         )
 
     def _run(self, present: Present, account: Account) -> int:
         now, config = present.at, present.config
         feature_bars = self._feature_bars.at(now)
-        for position, reason in due_positions(account, config):
+        tried = self._queue.closings(account.book.positions.values())
+        due = due_positions(account, config, tried, must_be_flat=present.must_be_flat)
+        for position, reason in due:
             self._queue.insert_exit(exit_of(account, position, reason, feature_bars))
         for owned in self._queue.expire(now):
             self._end(owned.recommendation, now, Status.SKIPPED, EXPIRED)
-        claimed = self._queue.claim(now, config.max_signals_per_run)
+        claimed = self._queue.claim(present, account.bars)
         terms = Terms(NO_RUN, config, SimulatedBroker())
         for owned in claimed:
             self._keep(terms, settle(terms, owned, account), now)

@@ -40,7 +40,7 @@ FRESH, BAR_VOLUME, COMPLETENESS = "bars_are_fresh", "bar_volume", "feature_compl
 CADENCE, NEWS_VOLUME, SCORE_VOLUME = "watchlist_cadence", "news_volume", "sentiment_volume"
 SIGNAL_VOLUME, DECISIONS, GROWTH = "signal_volume", "decision_volume", "backlog_growth"
 ABANDONED, ORDERS, DURATIONS = "abandoned_runs", "duplicate_orders", "run_durations"
-SKEW = "clock_skew"
+SKEW, UNCLOSED = "clock_skew", "unclosed_positions"
 VARIES = (
     "A day's normal range, and no problem, is what the runbook gives. Days vary, so a problem"
     " begins at a fifth of the low end and at twice the high end, and only from half of a session"
@@ -214,7 +214,7 @@ CHECKS = (
         name=BAR_AGE,
         asset=EXECUTIONS,
         section="Issue: Data Freshness Violations",
-        says="No execution of the last hour was priced by an old bar.",
+        says="No order of the last hour was opened on an old bar.",
         normal=f"<= {ranges.BAR_AGE_SECONDS} s",
         problem=f"> {ranges.BAR_AGE_SECONDS} s, or without its bar",
         level=Level.HIGH,
@@ -222,8 +222,9 @@ CHECKS = (
         runbook="executions using bars > 120s old",
         kept=Kept.KEPT,
         why="Counted from the bar's end, as the gate bar_freshness does; counted from its start no"
-        " execution could keep it.",
+        " execution could keep it. Closing orders need no fresh bar.",
         judge=judges.execution_freshness,
+        queries=(BAR_AGE, "opening_freshness"),
     ),
     Check(
         name=SERVICES_RUN,
@@ -462,7 +463,8 @@ CHECKS = (
         section="Issue: Data Freshness Violations",
         says="Our clock and the database server's agree.",
         normal=f"within {ranges.SKEW_SECONDS:g} s",
-        problem=f"further apart (medium), by more than {ranges.SKEW_WORST_SECONDS:g} s (high)",
+        problem=f"further apart (medium), by more than {ranges.SKEW_WORST_SECONDS:g} s, or a"
+        " dispatcher that opens nothing for it (high)",
         level=Level.HIGH,
         next_step="doctor",
         runbook="cause: clock skew",
@@ -472,6 +474,22 @@ CHECKS = (
         " by ops-pipeline doctor.",
         judge=judges.clock_skew,
         is_for_replay=False,
+    ),
+    Check(
+        name=UNCLOSED,
+        asset=EXECUTIONS,
+        section="Issue: No Trades Happening",
+        says="Each position that had to be closed is closed.",
+        normal=f"flat within {ranges.CLOSE_MINUTES} min",
+        problem="held longer (high); a closing order was rejected, canceled or not handed over"
+        " (critical, with the broker's message)",
+        level=Level.CRITICAL,
+        next_step="flatten",
+        runbook="names no failed closing order",
+        kept=Kept.ADDED,
+        why="A position that stays after its stop, a flatten or the end of the session has no limit"
+        " to its loss. The close is proposed again until the position is flat.",
+        judge=judges.unclosed_positions,
     ),
     Check(
         name=ORDERS,

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
-from ops_pipeline.domain.gates import OPEN
+from ops_pipeline.domain.gates import CLOSE, OPEN
 from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.domain.values import Bar, Fill, Position
 
 BASIS_POINT = 1e-4
 OVERNIGHT, FLATTEN = "overnight", "flatten"
+FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=15), timedelta(minutes=5)
 CENT, SUB_CENT = Decimal("0.01"), Decimal("0.0001")
 
 
@@ -100,6 +101,42 @@ def closing_order(position: Position, close: float, config: DispatcherConfig) ->
     return Order(-position.quantity, fill_price(close, side, config), None, None)
 
 
+def may_fill(bar: Bar | None, asked_at: datetime, now: datetime, config: DispatcherConfig) -> bool:
+    """Return True if the simulation may fill a closing order at this bar.
+
+    The bar is as fresh as an opening order needs it, or it ended after the order was asked for.
+    """
+    if bar is None:
+        return False
+    ended_at = bar.minute + MINUTE
+    is_fresh = now - ended_at <= timedelta(seconds=config.max_bar_age_seconds)
+    return ended_at <= now and (is_fresh or ended_at > asked_at)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Attempts to close one position: the first exit reason, failed orders, the newest proposal."""
+
+    exit: str | None
+    failures: int
+    last_at: datetime
+
+    def retry_at(self, closes_at: datetime) -> datetime:
+        """Return the time of the next attempt: 15 s after the last one, then 30 s, up to 5 min.
+
+        The wait is at most half of what is left of the session, so that one more attempt fits in.
+        """
+        if not self.failures:
+            return self.last_at
+        wait = min(FIRST_RETRY * int(2 ** min(self.failures - 1, 10)), LONGEST_RETRY)
+        left = max((closes_at - self.last_at) / 2, FIRST_RETRY)
+        return self.last_at + min(wait, left)
+
+    def is_due(self, now: datetime, closes_at: datetime) -> bool:
+        """Return True if the next attempt is due; a clock that was set back holds up none."""
+        return not self.last_at <= now < self.retry_at(closes_at)
+
+
 def closed_by_hand(held: int, others: Decimal) -> int:
     """Shares of ours that somebody else has closed, signed like what he traded.
 
@@ -175,6 +212,11 @@ class Book:
             f.working for f in self.working if f.ticker == ticker and f.working * quantity < 0
         )
         return quantity + against
+
+    def closable(self, ticker: str) -> int:
+        """Return the shares that a new order may close: none while a closing order is at work."""
+        is_at_work = any(f.ticker == ticker and f.intent == CLOSE for f in self.working)
+        return 0 if is_at_work else self.held(ticker)
 
     def session_pnl(self, day: date, marks: Mapping[str, float]) -> float | None:
         """Realised profit of the day plus open positions at their marks; None without a mark."""

@@ -39,6 +39,7 @@ class Snapshot:
     ticker_executions: int | None
     minutes_since_execution: float | None
     has_executed: bool | None
+    clock_skew_seconds: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ def _trading_hours(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
         return _unknown("Time unknown")
     if not isinstance(session, Session) or not session.is_open(now):
         return False, "closed", "Market closed", now.isoformat(), None
+    if refusal := _clock_refusal(snapshot, config):
+        return refusal
     opening, closing = _blocks(snapshot.intent, config)
     window = f"{session.opens_at + opening:%H:%M}-{session.closes_at - closing:%H:%M} UTC"
     if now < session.opens_at + opening:
@@ -168,6 +171,18 @@ def _trading_hours(snapshot: Snapshot, config: DispatcherConfig) -> Verdict:
     if now >= session.closes_at - closing:
         return False, "closing_block", "Closing block", now.isoformat(), window
     return True, "ok", "Market open", now.isoformat(), window
+
+
+def _clock_refusal(snapshot: Snapshot, config: DispatcherConfig) -> Verdict | None:
+    """Refuse to open while the clocks of process and database disagree."""
+    if snapshot.intent == CLOSE:
+        return None
+    skew, limit = number(snapshot.clock_skew_seconds), config.max_clock_skew_seconds
+    if skew is None:
+        return _unknown("Clock skew unknown", limit)
+    if abs(skew) > limit:
+        return False, "clock_skew", "Clocks disagree", skew, limit
+    return None
 
 
 def _blocks(intent: str, config: DispatcherConfig) -> tuple[timedelta, timedelta]:
@@ -294,13 +309,13 @@ GATES = (
         "trading_hours",
         _trading_hours,
         for_closing=True,
-        reads=("opening_block_minutes", "closing_block_minutes"),
+        reads=("opening_block_minutes", "closing_block_minutes", "max_clock_skew_seconds"),
     ),
-    Gate("bar_freshness", _bar_freshness, for_closing=True, reads=("max_bar_age_seconds",)),
+    Gate("bar_freshness", _bar_freshness, for_closing=False, reads=("max_bar_age_seconds",)),
     Gate(
         "feature_freshness",
         _feature_freshness,
-        for_closing=True,
+        for_closing=False,
         reads=("max_feature_age_seconds",),
     ),
     Gate(

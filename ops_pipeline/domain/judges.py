@@ -102,10 +102,10 @@ def skip_reasons(present: Present, rows: Rows) -> Found:
     return Found(Level.NORMAL, found, observed, expected)
 
 
-def execution_freshness(present: Present, rows: Rows) -> Found:
-    """No execution of the last hour was priced by an old bar; without its bar it counts as old."""
+def execution_freshness(present: Present, rows: Rows, opening: Rows) -> Found:
+    """No order of the last hour was opened on an old bar; without its bar it counts as old."""
     limit = ranges.BAR_AGE_SECONDS
-    ages = {str(row["ticker"]): row["age_sec"] for row in rows}
+    ages = {str(row["ticker"]): row["age_sec"] for row in opening}
     old = [name for name, age in ages.items() if age is None or age > limit]
     oldest = max((float(age) for age in ages.values() if age is not None), default=0.0)
     level = Level.HIGH if old else Level.NORMAL
@@ -319,12 +319,31 @@ def run_durations(present: Present, rows: Rows) -> Found:
     return Found(Level.NORMAL, found, seconds, expected)
 
 
+def unclosed_positions(present: Present, rows: Rows) -> Found:
+    """Each position that had to be closed is flat soon, and the broker refused no closing order."""
+    limit = timedelta(minutes=ranges.CLOSE_MINUTES)
+    failed = [row for row in rows if row["failures"]]
+    late = [row for row in rows if not row["failures"] and present.now - row["due_at"] > limit]
+    said = [
+        f"{row['ticker']} {row['held']:+,} since {row['due_at']:%H:%M} UTC"
+        + (f", tried {row['failures']} times, {row['failure']}" if row["failures"] else "")
+        for row in (*failed, *late)
+    ]
+    level = Level.CRITICAL if failed else Level.HIGH if late else Level.NORMAL
+    observed = {str(row["ticker"]): int(row["failures"]) for row in rows}
+    found = f"not closed: {'; '.join(said)}" if said else f"{len(rows)} being closed"
+    return Found(level, found, observed, f"flat within {ranges.CLOSE_MINUTES} min, no failed order")
+
+
 def clock_skew(present: Present, rows: Rows) -> Found:
     """Our clock and the database server's agree: both stamp rows that are compared."""
-    skew = float(rows[0]["seconds"])
+    skew, refused = float(rows[0]["seconds"]), rows[0]["refused_seconds"]
     limit, worst = ranges.SKEW_SECONDS, ranges.SKEW_WORST_SECONDS
     level = Level.NORMAL
     if abs(skew) > limit:
         level = Level.HIGH if abs(skew) > worst else Level.MEDIUM
     found = f"the database's clock is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}"
+    if refused is not None:
+        level = Level.HIGH
+        found = f"a dispatcher opens nothing: its clock is {abs(refused):.1f} s off the database's"
     return Found(level, found, {"seconds": round(skew, 3)}, f"within {limit:g} s")

@@ -52,6 +52,8 @@ BASELINES = {
     "signal-engine-1m": 10,
     "dispatcher": 10,
 }
+# A close is tried each minute; of a thin name the simulation waits for the next bar.
+CLOSE_MINUTES = 10
 SKEW_SECONDS, SKEW_WORST_SECONDS = 2.0, 30.0
 
 

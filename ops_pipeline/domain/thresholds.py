@@ -146,6 +146,12 @@ class DispatcherConfig(_Frozen):
     max_bar_age_seconds: Seconds = Field(120, description="Oldest bar that trades, from its end.")
     max_feature_age_seconds: Seconds = Field(300, description="Oldest features that trade.")
     max_recommendation_age_seconds: Seconds = Field(300, description="Oldest signal that trades.")
+    max_clock_skew_seconds: int = Field(
+        5,
+        ge=1,
+        le=60,
+        description="Largest difference between the process and database clocks that still opens.",
+    )
     max_open_positions: int = Field(5, ge=1, le=1_000, description="Positions held at once.")
     max_notional_exposure: Ratio = Field(1.0, description="Exposure, as a share of equity.")
     max_notional_per_trade: Ratio = Field(0.10, description="One order, as a share of equity.")

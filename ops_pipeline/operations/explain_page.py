@@ -1,7 +1,7 @@
 """An explanation as short tables, for a terminal and for a page of the UI."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -98,16 +98,20 @@ def _facts(what: str, rows: Iterable[tuple[str, str]]) -> Section:
     return Section("", (what, ""), tuple(rows))
 
 
+def _bar(bar: Mapping[str, Any]) -> str:
+    prices = ", ".join(f"{name} {_say(bar.get(name))}" for name in ("open", "high", "low", "close"))
+    return f"{bar.get('minute')}: {prices}, volume {_say(bar.get('volume'))}"
+
+
 def _execution(executed: Executed) -> Section:
     bar = executed.bar_used
-    prices = ", ".join(f"{name} {_say(bar.get(name))}" for name in ("open", "high", "low", "close"))
     what = f"{executed.side} {executed.quantity} {executed.ticker} at {usd(executed.price)}"
     rows = [
         ("id", str(executed.execution_id)),
         ("order" if executed.is_simulated else "expected", what),
         ("simulated" if executed.is_simulated else "decided", _exactly(executed.at)),
         ("fill", f"{executed.fill_model}, slippage {_say(executed.slippage_bps)} bps"),
-        ("bar used", f"{bar.get('minute')}: {prices}, volume {_say(bar.get('volume'))}"),
+        ("bar used", _bar(bar) if bar else "none: a broker's closing order needs no bar"),
     ]
     if executed.stop_price is not None:
         stop, target = usd(executed.stop_price), usd(executed.target_price)

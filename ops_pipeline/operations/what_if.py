@@ -205,6 +205,8 @@ def _presents(
             config=configs[runs[-1].config_hash],
             trading_state=str(summary.get("trading_state")),
             quarantined=frozenset(summary.get("quarantined", ())),
+            must_be_flat=bool(summary.get("must_be_flat")),
+            clock_skew_seconds=float(summary.get("clock_skew_seconds", 0.0)),
         )
         found.append(present)
     return found

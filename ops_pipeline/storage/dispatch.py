@@ -10,8 +10,9 @@ from uuid import UUID
 from sqlalchemy import Connection, RowMapping
 
 from ops_pipeline.domain.dispatch import Decision, Status
+from ops_pipeline.domain.execution import Closing
 from ops_pipeline.domain.thresholds import DispatcherConfig
-from ops_pipeline.domain.values import Recommendation
+from ops_pipeline.domain.values import Position, Recommendation
 from ops_pipeline.storage.queries import as_rows, query
 
 ACCOUNT = "paper"
@@ -64,6 +65,28 @@ class Closed:
     status: Status
     decision: Decision
     snapshot: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class PendingClose:
+    """A closing order that is proposed and not claimed."""
+
+    id: int
+    ticker: str
+    ts: datetime
+
+
+@dataclass(frozen=True)
+class NewestClose:
+    """The newest closing order of a ticker; the order is the broker's, None in a simulation."""
+
+    ticker: str
+    ts: datetime
+    status: str
+    failure_reason: str | None
+    order_state: str | None
+    order_reason: str | None
+    price: float | None
 
 
 def insert_run(
@@ -148,6 +171,34 @@ def insert_exit(
     return connection.execute(query("dispatch", "insert_exit"), row).rowcount == 1
 
 
+def pending_closes(connection: Connection) -> list[PendingClose]:
+    """Return the closing orders that are proposed and not claimed."""
+    rows = connection.execute(query("dispatch", "pending_closes")).mappings()
+    return [PendingClose(row["id"], row["ticker"], row["ts"].astimezone(UTC)) for row in rows]
+
+
+def closings(connection: Connection, positions: Sequence[Position]) -> dict[str, Closing]:
+    """Return the attempts to close each of these positions, by ticker."""
+    parameters = {
+        "tickers": [position.ticker for position in positions],
+        "opened": [position.opened_at for position in positions],
+    }
+    rows = connection.execute(query("dispatch", "closings"), parameters).mappings()
+    return {
+        row["ticker"]: Closing(row["exit"], row["failures"], row["last_at"].astimezone(UTC))
+        for row in rows
+    }
+
+
+def newest_closes(
+    connection: Connection, tickers: Sequence[str], since: datetime
+) -> dict[str, NewestClose]:
+    """Return the newest closing order of each of these tickers since an instant."""
+    parameters = {"tickers": list(tickers), "since": since}
+    rows = connection.execute(query("dispatch", "newest_closes"), parameters).mappings()
+    return {row["ticker"]: NewestClose(**{**row, "ts": row["ts"].astimezone(UTC)}) for row in rows}
+
+
 def expire(connection: Connection, now: datetime) -> int:
     """Close what is too old to trade, EXPIRED_AT_ONCE rows at most. Returns how many."""
     parameters = {"now": now, "limit": EXPIRED_AT_ONCE}
@@ -165,10 +216,18 @@ def release_all(connection: Connection) -> int:
 
 
 def claim(
-    connection: Connection, run_id: UUID, now: datetime, config: DispatcherConfig
+    connection: Connection,
+    run_id: UUID,
+    now: datetime,
+    config: DispatcherConfig,
+    *,
+    passed_over: Sequence[int] = (),
+    closing_only: bool = False,
 ) -> dict[int, int]:
-    """Take pending rows for a run: the claim's epoch by the row's id."""
+    """Take pending rows for a run, but for those passed over: the claim's epoch by the row's id."""
     parameters = {
+        "passed_over": list(passed_over),
+        "closing_only": closing_only,
         "run_id": run_id,
         "now": now,
         "limit": config.max_signals_per_run,
@@ -237,10 +296,25 @@ def read_trading_state(connection: Connection) -> str:
     return state
 
 
-def set_trading_state(connection: Connection, state: str, changed_by: str, reason: str) -> None:
-    """From the next decision on; waits for the run that is deciding now."""
+def must_be_flat(connection: Connection) -> bool:
+    """Return True while an operator wants all positions closed."""
+    return bool(connection.execute(query("dispatch", "must_be_flat")).scalar_one())
+
+
+def set_trading_state(
+    connection: Connection, state: str, changed_by: str, reason: str, *, must_be_flat: bool = False
+) -> None:
+    """Change the trading state; waits for the run that is deciding now.
+
+    With `must_be_flat` all positions have to be closed, until trading is ACTIVE again.
+    """
     lock_account(connection)
-    row = {"state": state, "changed_by": changed_by, "reason": reason}
+    row = {
+        "state": state,
+        "changed_by": changed_by,
+        "reason": reason,
+        "must_be_flat": must_be_flat,
+    }
     connection.execute(query("dispatch", "set_trading_state"), row)
 
 

@@ -37,7 +37,7 @@ class Executed:
     max_hold_minutes: int | None
     fill_model: str
     slippage_bps: float
-    bar_used: Mapping[str, Any]
+    bar_used: Mapping[str, Any] | None
 
     @property
     def is_simulated(self) -> bool:

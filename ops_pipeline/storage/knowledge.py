@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.domain.session import Session
 from ops_pipeline.settings import Mode
+from ops_pipeline.storage import orders
 from ops_pipeline.storage.engine import lock_knowledge
 from ops_pipeline.storage.queries import query
 
@@ -37,7 +38,7 @@ def clock() -> datetime:
 
 
 def read_now(connection: Connection, mode: Mode) -> datetime:
-    """The present, aware and UTC: the clock's, or in a replay the driver's.
+    """The present, aware and UTC: the database server's clock, or in a replay the driver's.
 
     Raises:
         NotRunning: a replay that has not begun.
@@ -51,9 +52,20 @@ def read_now(connection: Connection, mode: Mode) -> datetime:
 def find_now(connection: Connection, mode: Mode) -> datetime | None:
     """The present as read_now gives it; none in a replay that has not begun."""
     if mode.is_live:
-        return clock()
+        return orders.server_clock(connection).astimezone(UTC)
     present: datetime | None = connection.execute(query("knowledge", "read_present")).scalar()
     return present.astimezone(UTC) if present else None
+
+
+def clock_skew_seconds(connection: Connection, mode: Mode) -> float:
+    """Return how far the database server's clock is ahead of this process's; 0 in a replay.
+
+    A round trip may take any time: only what lies outside of it counts.
+    """
+    if not mode.is_live:
+        return 0.0
+    before, now, after = clock(), read_now(connection, mode), clock()
+    return (now - min(max(now, min(before, after)), max(before, after))).total_seconds()
 
 
 def stamp_now(connection: Connection, mode: Mode) -> datetime:

@@ -159,11 +159,11 @@ def test_flatten_opens_nothing_and_closes_all_with_the_next_run(
     run: Run,  # noqa: F811 - the fixture
     holding: Settings,
 ) -> None:
-    answer = run("flatten", "--mode", "sandbox", "--reason", "drill", "--apply")
+    answer = run("flatten", "--mode", "sandbox", "--reason", "drill", "--apply", "--no-wait")
     assert (answer.code, state(holding)) == (0, "REDUCING")
     assert closing(holding) == [("NVDA", "flatten")]
     assert "closed by the next run of the dispatcher: NVDA +10" in answer.out
-    again = run("flatten", "--mode", "sandbox", "--apply")
+    again = run("flatten", "--mode", "sandbox", "--apply", "--no-wait")
     assert closing(holding) == [("NVDA", "flatten")]
     assert "left, being closed already or in quarantine: NVDA +10" in again.out
     assert "REDUCING since" in run("status", "--mode", "sandbox").out

@@ -7,7 +7,7 @@ import pytest
 
 from ops_pipeline.dispatcher import run
 from ops_pipeline.domain.execution import Book, fill_price
-from ops_pipeline.storage import execution
+from ops_pipeline.storage import dispatch, execution
 from ops_pipeline_tests.builders import DAY, NOON, a_bar
 from ops_pipeline_tests.dispatcher.world import CONFIG, TS, World
 
@@ -170,19 +170,94 @@ def test_reducing_closes_and_halted_does_not(
     assert world.ask(CLOSES) == [outcome]
 
 
-def test_a_close_without_fresh_features_is_refused(world: World) -> None:
+def test_a_close_needs_no_features(world: World) -> None:
     world.trade(**price(198.0))
     world.hold()
     world.run()
-    assert world.ask(CLOSES) == [("SKIPPED", "feature_freshness: Features unknown")]
+    assert world.ask(CLOSES) == [("SIMULATED", None)]
 
 
-def test_a_close_on_a_stale_bar_is_refused(world: World) -> None:
-    world.trade(minute=NOON - timedelta(minutes=2), **price(198.0))
-    world.feature()
+def test_a_close_on_a_stale_bar_waits_and_fills_at_the_next_one_whatever_the_price(
+    world: World,
+) -> None:
+    """A thin name: the stop is judged at the newest bar known, and never filled at that old one."""
+    world.trade(minute=NOON - timedelta(minutes=4), **price(198.0))
+    world.hold()
+    assert world.run().exits == ("stop",)
+    for seconds in (60, 120):
+        assert world.drain(TS + timedelta(seconds=seconds))[-1].pulled == 0
+    assert world.ask(CLOSES) == [("PENDING", None)]
+    world.trade(minute=NOON + timedelta(minutes=2), **price(200.5))
+    world.run(TS + timedelta(seconds=140))
+    assert world.ask(CLOSES) == [("SIMULATED", None)]
+    found = world.ask("select entry_price from dispatch_executions where intent = 'close'")
+    assert found == [(fill_price(200.5, -1, CONFIG),)]
+
+
+def test_a_close_that_lapsed_without_a_bar_is_proposed_again_and_stays_due(
+    world: World,
+) -> None:
+    world.trade(minute=NOON - timedelta(minutes=4), **price(198.0))
     world.hold()
     world.run()
-    assert world.ask(CLOSES) == [("SKIPPED", "bar_freshness: Bar too old")]
+    world.run(TS + timedelta(seconds=300))
+    lapsed, waits = ("SKIPPED", "expired"), ("PENDING", None)
+    assert world.ask(CLOSES) == [lapsed]
+    world.run(TS + timedelta(seconds=360))
+    assert sorted(world.ask(CLOSES)) == [waits, lapsed]
+    world.trade(minute=NOON + timedelta(minutes=7), **price(201.0))
+    assert world.run(TS + timedelta(seconds=420)).simulated == 1
+
+
+def test_a_stop_that_was_hit_while_halted_closes_although_the_price_came_back(
+    world: World,
+) -> None:
+    prepare(world, TS, 198.0)
+    world.hold()
+    world.execute("update trading_state set state = 'HALTED'")
+    world.run()
+    later = TS + timedelta(minutes=1)
+    prepare(world, later, 200.0)
+    world.execute("update trading_state set state = 'REDUCING'")
+    assert world.run(later).exits == ("stop",)
+    assert [status for status, _ in world.ask(CLOSES + " order by id")] == ["SKIPPED", "SIMULATED"]
+
+
+def test_while_all_must_be_flat_whatever_is_held_is_closed(world: World) -> None:
+    prepare(world, TS)
+    with world.engine.begin() as connection:
+        dispatch.set_trading_state(connection, "REDUCING", "test", "", must_be_flat=True)
+    world.hold()
+    assert world.run().exits == ("flatten",)
+    assert world.ask(CLOSES) == [("SIMULATED", None)]
+    with world.engine.begin() as connection:
+        dispatch.set_trading_state(connection, "HALTED", "test", "")
+        assert dispatch.must_be_flat(connection)
+        dispatch.set_trading_state(connection, "ACTIVE", "test", "")
+        assert not dispatch.must_be_flat(connection)
+
+
+def test_a_close_is_not_filled_at_a_bar_that_grew_old_while_the_process_stood_still(
+    world: World,
+) -> None:
+    prepare(world, TS, 198.0)
+    world.hold()
+    report = run.RunReport(run.uuid4())
+    with world.engine.begin() as connection:
+        report, claims = run._take(connection, world.desk, report, TS)
+    woken = run._Present(world.desk.mode, TS + timedelta(seconds=200))
+    run._decide(world.desk, report, claims, woken)
+    assert world.ask(CLOSES) == [("SKIPPED", "simulation: No new bar")]
+
+
+def test_on_the_day_after_the_change_to_summer_time_all_is_flat_by_its_own_close(
+    world: World,
+) -> None:
+    now = datetime.fromisoformat("2025-03-10T19:55:00+00:00")
+    prepare(world, now)
+    world.hold(simulated_ts=now - timedelta(hours=1), session_date=now.date())
+    assert world.run(now - timedelta(seconds=1)).exits == ()
+    assert world.run(now).exits == ("flat_before_close",)
 
 
 def test_a_price_from_before_the_entry_closes_nothing(world: World) -> None:
@@ -204,6 +279,7 @@ def test_an_exit_that_waits_is_not_proposed_again(world: World) -> None:
 def test_an_exit_that_was_refused_is_proposed_once_in_each_minute(world: World) -> None:
     world.trade(**price(198.0))
     world.hold()
+    world.execute("update trading_state set state = 'HALTED'")
     for seconds in (0, 10, 39, 40):
         world.drain(TS + timedelta(seconds=seconds))
     assert len(world.ask(CLOSES)) == 2

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from ops_pipeline.dispatcher.orders import Pace
 from ops_pipeline.dispatcher.run import run_once, run_until_idle
 from ops_pipeline.dispatcher.snapshot import Account, read_account
+from ops_pipeline.domain.checks import UNCLOSED
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.orders import OrderState, OrderTicket, OrderUnknown
-from ops_pipeline.storage import dispatch
+from ops_pipeline.storage import acceptance, dispatch
 from ops_pipeline.storage.knowledge import set_present
 from ops_pipeline_tests.builders import DAY, NOON, a_bar
 from ops_pipeline_tests.dispatcher.paper import (
@@ -635,6 +637,186 @@ def test_a_position_whose_exit_came_to_nothing_is_still_held_the_next_day(held: 
     assert run_once(held.desk, morning).exits == ("overnight",)
     held.follow(morning)
     assert account(held, morning).book.positions == {}
+
+
+def flatten(paper: Paper) -> None:
+    with paper.world.engine.begin() as connection:
+        dispatch.set_trading_state(connection, "REDUCING", "test", "flatten", must_be_flat=True)
+
+
+def unclosed(paper: Paper, now: datetime) -> tuple[str, str]:
+    """What the check of unclosed positions says."""
+    with paper.world.engine.connect() as connection:
+        (found,) = acceptance.verdicts(
+            connection, now, paper.desk.calendar, is_live=False, names=[UNCLOSED]
+        )
+    return found.level.value, found.finding
+
+
+def step(paper: Paper, now: datetime) -> tuple[str, ...]:
+    """What one run proposes to close, decided and handed over."""
+    exits = run_once(paper.desk, now).exits
+    paper.follow(now)
+    return exits
+
+
+def test_a_refused_close_is_tried_again_with_back_off_until_flat_and_is_critical_until_then(
+    held: Paper,
+) -> None:
+    flatten(held)
+    held.broker.script = [REFUSE] * 5
+    now = minute_later(held)
+    tried = []
+    for seconds in range(0, 1_000, 5):
+        at = now + timedelta(seconds=seconds)
+        if step(held, at):
+            tried.append(seconds)
+            if not positions(held):
+                break
+            level, finding = unclosed(held, at)
+            assert level == "critical"
+            assert "AAPL +49" in finding
+            assert "rejected: insufficient buying power (403)" in finding
+    # 15, 30, 60, 120, 240 s after the one before, and at most one in each minute.
+    assert tried == [0, 40, 100, 160, 280, 520]
+    assert [state for state, *_ in closes(held)] == ["REJECTED"] * 5 + ["FILLED"]
+    assert unclosed(held, now + timedelta(seconds=520)) == ("normal", "0 being closed")
+    assert len(set(tickets(held))) == len(tickets(held))
+
+
+def test_towards_the_end_of_the_session_the_waits_grow_shorter_again(held: Paper) -> None:
+    held.broker.script = [REFUSE] * 50
+    closing = datetime.fromisoformat(f"{DAY}T20:55:00+00:00")
+    tried = [
+        seconds for seconds in range(0, 305, 5) if step(held, closing + timedelta(seconds=seconds))
+    ]
+    assert tried == [0, 60, 120, 180, 240]
+
+
+@pytest.mark.parametrize("state", [OrderState.CANCELED, OrderState.REJECTED])
+def test_a_close_that_the_broker_accepts_and_ends_is_tried_again(
+    held: Paper, state: OrderState
+) -> None:
+    flatten(held)
+    held.broker.script = [ACCEPT]
+    now = minute_later(held)
+    step(held, now)
+    held.broker.change(tickets(held)[-1], state=state, reason=f"Alpaca calls it {state.lower()}")
+    held.pass_time(ASKING)
+    held.follow(now)
+    assert unclosed(held, now)[0] == "critical"
+    assert step(held, now + timedelta(seconds=60)) == ("flatten",)
+    assert (positions(held), closes(held)[-1]) == ({}, ("FILLED", "sell", SHARES))
+
+
+def test_a_close_that_waits_for_a_halt_to_be_lifted_is_alone_for_ten_minutes(held: Paper) -> None:
+    flatten(held)
+    held.broker.script = [ACCEPT]
+    now = minute_later(held)
+    step(held, now)
+    for minutes in range(1, 11):
+        held.pass_time(ASKING)
+        assert step(held, now + minutes * timedelta(minutes=1)) == ()
+    assert unclosed(held, now + timedelta(minutes=11))[0] == "high"
+    held.broker.fill(tickets(held)[-1])
+    held.pass_time(ASKING)
+    held.follow(now + timedelta(minutes=11))
+    assert (positions(held), len(closes(held))) == ({}, 1)
+
+
+def test_while_nothing_is_known_of_a_close_no_second_one_is_made(held: Paper) -> None:
+    flatten(held)
+    held.broker.script = [LOSE_ANSWER]
+    held.broker.answers = [OrderUnknown("no answer within 6 s")] * 20
+    now = minute_later(held)
+    step(held, now)
+    for minutes in range(1, 8):
+        held.pass_time(ASKING)
+        assert step(held, now + minutes * timedelta(minutes=1)) == ()
+    held.broker.answers.clear()
+    held.pass_time(ASKING)
+    held.follow(now + timedelta(minutes=8))
+    assert (positions(held), len(closes(held))) == ({}, 1)
+
+
+def test_what_an_open_buy_still_adds_after_a_flatten_is_closed_too(held: Paper) -> None:
+    """The broker refuses to sell while the buy is at work; it fills, and all of it is sold."""
+    paper = held
+    paper.world.configure(ticker_cooldown_minutes=0)
+    now = minute_later(paper)
+    paper.broker.script = [ACCEPT, REFUSE]
+    buy = decided(paper, minute=NOON + timedelta(minutes=1), ts=now)
+    paper.follow(now)
+    flatten(paper)
+    assert step(paper, now + timedelta(seconds=5)) == ("flatten",)
+    assert paper.orders() == [("FILLED",), ("ACKED",), ("REJECTED",)]
+    paper.broker.fill(buy)
+    paper.pass_time(ASKING)
+    paper.follow(now + timedelta(seconds=10))
+    bought = positions(paper)["AAPL"][0]
+    assert bought > SHARES
+    assert step(paper, now + timedelta(seconds=60)) == ("flatten",)
+    assert (positions(paper), paper.orders("side, qty")[-1]) == ({}, ("sell", bought))
+
+
+def test_a_close_at_a_broker_needs_no_bar(held: Paper) -> None:
+    flatten(held)
+    held.world.execute("delete from bars_1m")
+    assert step(held, minute_later(held) + timedelta(hours=1)) == ("flatten",)
+    assert positions(held) == {}
+
+
+def test_the_database_refuses_a_second_close_at_work(held: Paper) -> None:
+    held.broker.script = [ACCEPT]
+    flatten(held)
+    step(held, minute_later(held))
+    with pytest.raises(DBAPIError, match="a closing order of AAPL is at work"):
+        held.world.execute(
+            "insert into order_intents select (jsonb_populate_record(placed, jsonb_build_object("
+            "'recommendation_id', 0, 'client_order_id', 'op1-another'))).*"
+            " from order_intents as placed where intent = 'close'"
+        )
+
+
+def test_a_clock_that_was_set_back_an_hour_holds_up_no_close(held: Paper) -> None:
+    flatten(held)
+    held.broker.script = [REFUSE] * 4
+    now = minute_later(held, minutes=90)
+    for minutes in range(4):
+        step(held, now + minutes * timedelta(minutes=1))
+    assert step(held, now - timedelta(minutes=59)) == ("flatten",)
+
+
+def test_a_sender_that_stood_still_after_it_took_an_order_does_not_hand_it_over_late(
+    paper: Paper,
+) -> None:
+    decided(paper)
+
+    def clock() -> datetime:
+        return TS if states(paper) == ["READY"] else EXPIRED
+
+    paper.desk.broker.follow(paper.world.engine, clock, lambda: True)
+    assert paper.order("state, tries, reason") == ("ABSENT", 1, "not handed over in time")
+    assert paper.broker.posts == []
+
+
+def test_a_decision_that_took_long_is_not_kept(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process stands still while it decides, or the laptop sleeps: the market went on."""
+    finish = dispatch.finish
+
+    def sleep(connection: Connection, closed: Any, now: datetime) -> None:
+        finish(connection, closed, now)
+        set_present(connection, TS + timedelta(seconds=60))
+
+    with paper.world.engine.begin() as connection:
+        set_present(connection, TS)
+    monkeypatch.setattr(dispatch, "finish", sleep)
+    paper.world.recommend()
+    with pytest.raises(dispatch.FenceLost, match="the decision took 60 s"):
+        run_once(paper.desk)
+    assert (paper.world.executions(), paper.orders()) == (0, [])
 
 
 # --- the trading state

@@ -164,4 +164,4 @@ def empty(engine: Engine) -> None:
         connection.execute(text("set local session_replication_role = replica"))
         for table in FILLED:
             connection.execute(text(f"delete from {table}"))
-        connection.execute(text("update trading_state set state = 'ACTIVE'"))
+        connection.execute(text("update trading_state set state = 'ACTIVE', must_be_flat = false"))

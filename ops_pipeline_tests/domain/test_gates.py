@@ -46,12 +46,13 @@ NAMES = [
     "short_position",
     "action_allowed",
 ]
-SKIPPED_BY_CLOSING = {NAMES[number - 1] for number in (2, 7, 8, 9, 10, 11, 13)}
+SKIPPED_BY_CLOSING = {NAMES[number - 1] for number in (2, 4, 5, 7, 8, 9, 10, 11, 13)}
 READS = [
     ("trading_state", "trading_state"),
     ("daily_loss_limit", "session_pnl_usd"),
     ("trading_hours", "now"),
     ("trading_hours", "session"),
+    ("trading_hours", "clock_skew_seconds"),
     ("bar_freshness", "now"),
     ("bar_freshness", "bar_minute"),
     ("bar_freshness", "is_quarantined"),
@@ -350,6 +351,17 @@ def test_closing_orders_trade_until_the_sessions_last_minute(
     passed: bool,  # noqa: FBT001
 ) -> None:
     assert answer("trading_hours", a_closing_snapshot(), now=at(minute)).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("skew", "code"), [(5.0, "ok"), (-5.0, "ok"), (5.001, "clock_skew"), (-180.0, "clock_skew")]
+)
+def test_nothing_is_opened_while_the_clocks_of_process_and_database_disagree(
+    skew: float, code: str
+) -> None:
+    assert answer("trading_hours", clock_skew_seconds=skew).code == f"trading_hours.{code}"
+    closing = answer("trading_hours", a_closing_snapshot(), clock_skew_seconds=skew)
+    assert closing.code == "trading_hours.ok"
 
 
 @pytest.mark.parametrize(("minute", "passed"), [(44, True), (45, False), (59, False), (60, False)])

@@ -20,6 +20,7 @@ from ops_pipeline.proofs.chaos.plan import (
     Point,
     faults_at,
     injections,
+    promises,
 )
 
 STARTED = datetime(2026, 11, 24, tzinfo=UTC)
@@ -60,10 +61,20 @@ def test_a_dispatcher_hurt_there_is_made_good_exactly_once(one_lane: Lane, point
 @pytest.mark.timeout(240)
 def test_a_planted_defect_is_caught_by_what_it_must_show(one_lane: Lane, defect: str) -> None:
     planted = DEFECTS[defect]
-    injection = Injection(planted.point, 1, planted.fault, 1, with_broker=True)
+    injection = Injection(planted.point, 1, planted.fault, planted.occurrence, with_broker=True)
     # It shows where two processes meet, which on a busy machine they do not each time.
     trials = (one_lane.run(injection, defect).counts for _ in range(TRIES))
     assert any(getattr(counts, problem) for counts in trials for problem in planted.shows)
+
+
+@pytest.mark.parametrize("injection", [*promises(4)], ids=str)
+@pytest.mark.timeout(240)
+def test_limits_hold_and_nothing_is_late_beside_another_dispatcher_and_after_a_jump(
+    one_lane: Lane, injection: Injection
+) -> None:
+    trial = one_lane.run(injection)
+    assert trial.counts == Counts()
+    assert trial.is_effective
 
 
 def test_the_plan_is_the_same_each_time_and_holds_every_fault_of_every_point() -> None:
@@ -136,7 +147,8 @@ def test_a_certificate_tells_what_was_done_and_to_what(
     monkeypatch.setattr(certificate, "DEFECTS", {})
     told = list[Trial]()
     found = certify(tmp_path, STARTED, seeds=1, first_seed=0, lanes=1, on_trial=told.append)
-    assert (found.trials, found.effective, len(told)) == (2, 2, 2)
+    assert (found.trials, found.effective, len(told)) == (4, 4, 4)
     assert found.points == [str(point) for point in POINTS[-2:]]
-    assert sum(found.by_fault.values()) == sum(found.by_point.values()) == 2
+    assert sum(found.by_fault.values()) == sum(found.by_point.values()) == 4
+    assert found.not_tested
     assert found.claims >= 16

@@ -209,6 +209,26 @@ VIOLATIONS: dict[str, tuple[list[str], Level, dict[str, Level]]] = {
         Level.HIGH,
         {},
     ),
+    "unclosed_positions": (
+        [
+            """
+                insert into world.dispatch_recommendations
+                    (ts, ticker, minute, session_date, action, instrument_type, intent, confidence,
+                    reason, status, expires_at, processed_at, available_at)
+                select at, 'AAPL', at, '2025-02-12', 'SELL', 'STOCK', 'close', 1,
+                    '{"exit": "stop"}', 'EXECUTED', at + interval '5 minutes', at, at
+                from (select cast(:now as timestamptz) - interval '30 seconds' as at) as now""",
+            """
+                insert into order_intents
+                    (recommendation_id, client_order_id, account, ticker, intent, side, qty, state,
+                    reason, expires_at, decided_at, settled_at)
+                select id, 'op1-refused', 'paper', 'AAPL', 'close', 'sell', 1, 'REJECTED',
+                    'potential wash trade detected (403)', :now, :now, :now
+                from world.dispatch_recommendations where intent = 'close'""",
+        ],
+        Level.CRITICAL,
+        {},
+    ),
     "duplicate_orders": (
         [
             """

@@ -867,7 +867,7 @@ def scans(connection: Connection, name: str, table: str, **parameters: Any) -> l
     """What a query of the queue reads of a table, as the server tells after it has done it."""
     statement = text("explain (analyze, format json) " + texts("dispatch")[name])
     known = {"run_id": uuid4(), "now": TS, "limit": 10, "lease_seconds": 60, "orders_move": True}
-    known |= parameters
+    known |= {"passed_over": [], "closing_only": False} | parameters
     if "run_id" in statement._bindparams:
         known["run_id"] = put_run(connection)
     needed = {key: known[key] for key in statement._bindparams}

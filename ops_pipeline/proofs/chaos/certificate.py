@@ -12,10 +12,10 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from ops_pipeline import __version__
-from ops_pipeline.proofs.chaos.defects import DEFECTS
+from ops_pipeline.proofs.chaos.defects import DEFECTS, NOT_TESTED
 from ops_pipeline.proofs.chaos.history import Counts
 from ops_pipeline.proofs.chaos.lane import Lane, Trial, lane
-from ops_pipeline.proofs.chaos.plan import POINTS, Injection, injections
+from ops_pipeline.proofs.chaos.plan import POINTS, Injection, injections, promises
 from ops_pipeline.settings import PROJECT_DIR
 
 OnTrial = Callable[[Trial], None]
@@ -60,6 +60,7 @@ class Certificate:
     recoveries: int = 0
     counts: Counts = field(default_factory=Counts)
     caught: list[Caught] = field(default_factory=list)
+    not_tested: dict[str, str] = field(default_factory=lambda: dict(NOT_TESTED))
     seconds: float = 0.0
 
     @property
@@ -116,7 +117,8 @@ def certify(
     )
     with ExitStack() as stack, ThreadPoolExecutor(lanes) as pool:
         found = [stack.enter_context(lane(folder / f"lane-{n}")) for n in range(lanes)]
-        for trial in _run(pool, found, list(injections(POINTS, seeds, first_seed))):
+        wanted = [*injections(POINTS, seeds, first_seed), *promises(seeds, first_seed)]
+        for trial in _run(pool, found, wanted):
             made.add(trial)
             on_trial(trial)
         made.caught = list(_plant(pool, found))
@@ -174,7 +176,9 @@ def _plant(pool: ThreadPoolExecutor, lanes: Sequence[Lane]) -> Iterator[Caught]:
 def _catch(mine: Lane, name: str) -> Caught:
     defect = DEFECTS[name]
     for tries in range(1, TRIES + 1):
-        injection = Injection(defect.point, tries, defect.fault, 1, with_broker=True)
+        injection = Injection(
+            defect.point, tries, defect.fault, defect.occurrence, with_broker=True
+        )
         counts = mine.run(injection, name).counts
         if any(getattr(counts, problem) for problem in defect.shows):
             return Caught(name, tries, counts.details[0])

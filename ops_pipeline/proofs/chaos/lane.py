@@ -28,7 +28,7 @@ from ops_pipeline.local.processes import is_alive, wait_until
 from ops_pipeline.proofs.chaos import history, scene
 from ops_pipeline.proofs.chaos.defects import DEFECTS
 from ops_pipeline.proofs.chaos.history import Counts
-from ops_pipeline.proofs.chaos.plan import Fault, Injection
+from ops_pipeline.proofs.chaos.plan import SUBMIT, UNSENT, Fault, Injection, Moment, Point
 from ops_pipeline.proofs.chaos.worker import DONE, HERE, UNLIMITED, Task, work
 from ops_pipeline.sandbox.faults import Kind, Rule, Schedule
 from ops_pipeline.sandbox.live import RestampedMarket
@@ -102,6 +102,9 @@ class Lane:
     access: AlpacaAccess
     number: int = 0
     known_orders: set[UUID] = field(default_factory=set)
+    # When the clock jumped forward: the orders that the broker had, and those that waited.
+    sent_before: set[str] = field(default_factory=set)
+    waited: set[str] = field(default_factory=set)
 
     def run(self, injection: Injection, defect: str = "") -> Trial:
         """Hurt a dispatcher once, let others heal what is left, and examine that."""
@@ -119,7 +122,7 @@ class Lane:
 
     def _run(self, settings: Settings, engine: Engine, injection: Injection, defect: str) -> Trial:
         access = self.access if injection.with_broker else None
-        healthy = Task(settings, access, defect=defect)
+        healthy = Task(settings, access, defect=defect, limit=injection.limit)
         hurt = replace(
             healthy,
             point=injection.point,
@@ -144,11 +147,13 @@ class Lane:
                     self._at_broker(),
                     with_broker=injection.with_broker,
                     may_expire=may_expire,
+                    limit=injection.limit,
                 )
             )
+            if may_expire and is_effective:
+                self._note_late(connection, injection, counts)
             if not history.is_single(connection):
-                counts.duplicates += 1
-                counts.details.append("the database takes a second execution")
+                counts.note("duplicates", "the database takes a second execution")
             attempts, recoveries = _attempts(connection)
         return Trial(injection, is_reached, is_effective, attempts, recoveries, 0.0, counts)
 
@@ -176,11 +181,26 @@ class Lane:
                 return (one.end(), two.end()) == (DONE, DONE)
             case Fault.FORWARD | Fault.BACKWARD:
                 is_effective = self._jump(engine, injection.fault)
+            case Fault.CROWD:
+                return self._crowd(engine, worker, healthy)
             case Fault.ANSWER_LOST:
                 return self._lose_answer(worker)
         worker.go_on()
         worker.end()
         return is_effective
+
+    def _crowd(self, engine: Engine, worker: _Worker, healthy: Task) -> bool:
+        """Start another one, which waits for the decision of the first, or does not."""
+        time.sleep(scene.LEASE_SECONDS)
+        beside = self._start(healthy)
+        wait_until(
+            lambda: beside.ear.poll() or _waits(engine),
+            WORKER_SECONDS,
+            "a dispatcher beside another one neither waits nor ends",
+        )
+        worker.go_on()
+        worker.end()
+        return beside.end() == DONE
 
     def _lose_answer(self, worker: _Worker) -> bool:
         lost = Rule(kind=Kind.DROP, match="/v2/orders", times=1)
@@ -192,6 +212,7 @@ class Lane:
     def _jump(self, engine: Engine, fault: Fault) -> bool:
         with engine.begin() as connection:
             set_present(connection, scene.PRESENT + _jump_of(fault) * scene.JUMP)
+            self.sent_before, self.waited = set(self._at_broker()), history.waiting(connection)
         return True
 
     def _heal(self, engine: Engine, injection: Injection, healthy: Task) -> int:
@@ -218,10 +239,20 @@ class Lane:
             self._start(tick).end()
         return left
 
+    def _note_late(self, connection: Connection, injection: Injection, counts: Counts) -> None:
+        """Count the orders that were taken or handed over after they had expired."""
+        too_old = history.expired(connection, scene.PRESENT + scene.JUMP)
+        late = too_old & (set(self._at_broker()) - self.sent_before)
+        if injection.point == UNSENT:
+            late |= too_old & (self.waited - history.waiting(connection))
+        # The request that was on its way when the clock jumped.
+        is_on_its_way = injection.point == Point(SUBMIT, Moment.BEFORE)
+        for order_id in sorted(late)[is_on_its_way:]:
+            counts.note("late", f"{order_id} was handed over after it had expired")
+
     def _note_unwritten(self, connection: Connection, counts: Counts) -> None:
         for order_id in history.unwritten(connection, self._at_broker()):
-            counts.orphans += 1
-            counts.details.append(f"the broker had {order_id} before it was on disk")
+            counts.note("orphans", f"the broker had {order_id} before it was on disk")
 
     def _at_broker(self) -> dict[str, int]:
         orders = dict(self.world.broker.orders)
@@ -326,6 +357,16 @@ def _broker() -> Iterator[tuple[SandboxWorld, str]]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def _waits(engine: Engine) -> bool:
+    """Return True if a session on this database waits for a lock."""
+    statement = text(
+        "select count(*) from pg_stat_activity"
+        " where datname = current_database() and wait_event_type = 'Lock'"
+    )
+    with engine.connect() as connection:
+        return int(connection.execute(statement).scalar_one()) > 0
 
 
 def _cut(engine: Engine) -> int:

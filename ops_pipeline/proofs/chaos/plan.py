@@ -13,7 +13,7 @@ class Fault(StrEnum):
     started again. REPLY_LOST: the server commits, and its word of it never arrives. ZOMBIE: it
     stands still until another one has done its work, then goes on. DOUBLE: two more start beside
     it. FORWARD, BACKWARD: the clock jumps ten minutes. ANSWER_LOST: the broker takes the next
-    order, and its answer is lost.
+    order, and its answer is lost. CROWD: another one decides beside it, under tight limits.
     """
 
     KILL = "kill"
@@ -25,6 +25,7 @@ class Fault(StrEnum):
     FORWARD = "forward"
     BACKWARD = "backward"
     ANSWER_LOST = "answer_lost"
+    CROWD = "crowd"
 
 
 class Moment(StrEnum):
@@ -80,6 +81,15 @@ POINTS = (
     Point(FIND, _AFTER),
 )
 
+# A decision stands before its commit; a pass over the orders has begun, the second one of a turn,
+# which hands over what the turn has decided.
+CROWDED, UNSENT = Point("dispatch.finish", _AFTER), Point("orders.server_clock", _COMMITTED)
+UNSENT_OCCURRENCE = 2
+# Trials of limits and of lateness for each seed.
+PROMISES = 2
+# What the limits of a crowd are, by the seed.
+LIMITS = ("positions", "exposure")
+
 # One position is held, and one closing order proposed.
 ONCE = ("dispatch.insert_exit",)
 
@@ -93,6 +103,11 @@ class Injection:
     fault: Fault
     occurrence: int
     with_broker: bool
+
+    @property
+    def limit(self) -> str:
+        """Which limit is tight in this trial; empty for none."""
+        return LIMITS[self.seed % len(LIMITS)] if self.fault is Fault.CROWD else ""
 
 
 def faults_at(point: Point) -> tuple[Fault, ...]:
@@ -119,3 +134,10 @@ def injections(points: Sequence[Point], seeds: int, first_seed: int = 0) -> Iter
                 occurrence=1 if point.name in ONCE else dice.choice((1, 1, 2)),
                 with_broker=point.needs_broker or dice.random() < 0.5,
             )
+
+
+def promises(seeds: int, first_seed: int = 0) -> Iterator[Injection]:
+    """Trials of limits and of lateness: each seed tries both, with and without a broker in turn."""
+    for seed in range(first_seed, first_seed + seeds):
+        yield Injection(CROWDED, seed, Fault.CROWD, 1, with_broker=seed // len(LIMITS) % 2 == 1)
+        yield Injection(UNSENT, seed, Fault.FORWARD, UNSENT_OCCURRENCE, with_broker=True)

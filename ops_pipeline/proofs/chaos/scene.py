@@ -35,6 +35,14 @@ CONFIG = DispatcherConfig(
     max_attempts=20,
 ).model_copy(update={"processing_ttl_minutes": LEASE_SECONDS / 60})
 
+# The limits of a crowd: so many positions, or so much money for as many orders of one share.
+CROWD_POSITIONS, CROWD_USD = 3, 620.0
+CROWD_CONFIG = {
+    "": CONFIG,
+    "positions": CONFIG.model_copy(update={"max_open_positions": CROWD_POSITIONS}),
+    "exposure": CONFIG.model_copy(update={"max_notional_exposure": CROWD_USD / CONFIG.equity_usd}),
+}
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -53,12 +61,12 @@ EXPECTED = (
 )
 
 
-def desk_of(engine: Engine, broker: Broker) -> Desk:
-    """The desk of every dispatcher of a trial."""
+def desk_of(engine: Engine, broker: Broker, limit: str = "") -> Desk:
+    """The desk of every dispatcher of a trial; `limit` names the one that is tight."""
     return Desk(
         engine=engine,
         calendar=Mode.REPLAY.calendar,
-        config=CONFIG,
+        config=CROWD_CONFIG[limit],
         mode=Mode.REPLAY,
         code_version="chaos",
         broker=broker,
@@ -106,7 +114,7 @@ def _recommend(connection: Connection, ticker: str, **changes: Any) -> int:
 
 
 def _feature(connection: Connection) -> None:
-    """Closing orders ask for fresh features, too."""
+    """What a closing order names as the features that it stands on."""
     connection.execute(
         text(
             "insert into features.features_1m (ticker, minute, session_date, bar_at, close, sma20,"

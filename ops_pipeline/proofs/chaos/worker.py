@@ -20,6 +20,7 @@ from ops_pipeline.dispatcher.orders import Pace
 from ops_pipeline.dispatcher.turn import take_turn
 from ops_pipeline.domain.orders import BrokerAccount, OrderReport, OrderTicket
 from ops_pipeline.proofs.chaos import defects
+from ops_pipeline.proofs.chaos.history import CHAOS
 from ops_pipeline.proofs.chaos.plan import FIND, SUBMIT, Fault, Moment, Point
 from ops_pipeline.proofs.chaos.scene import FROZEN_SECONDS, LEASE_SECONDS, desk_of
 from ops_pipeline.settings import AlpacaAccess, Settings
@@ -46,6 +47,7 @@ class Task:
     occurrence: int = 1
     fault: Fault | None = None
     defect: str = ""
+    limit: str = ""
     turns: int = TURNS
 
 
@@ -62,7 +64,7 @@ def work(mouth: Connection, task: Task) -> None:
         for turn in range(task.turns):
             if turn:
                 time.sleep(PACE.asking)
-            take_turn(desk_of(engine, _broker(task, stops)), LEASE_SECONDS)
+            take_turn(desk_of(engine, _broker(task, stops), task.limit), LEASE_SECONDS)
     except Exception as error:  # noqa: BLE001 - a hurt dispatcher may fail as it likes
         mouth.send((FAILED, type(error).__name__))
     else:
@@ -76,7 +78,7 @@ def _broker(task: Task, stops: "_Stops") -> Broker:
         return SimulatedBroker()
     patience = Patience(connect=2, read=2, total=2, attempts=1)
     asked = AlpacaOrders(task.access, clock, patience=patience, budget=RateBudget(UNLIMITED))
-    return PaperBroker(_Watched(asked, stops), "chaos", PACE)
+    return PaperBroker(_Watched(asked, stops), CHAOS, PACE)
 
 
 class _Stops:

@@ -484,8 +484,83 @@ having count(*) > 1 and not bool_and(is_external)
 order by client_order_id;
 
 -- name: clock_skew
--- How many seconds the database server's clock is ahead of ours.
-select extract(epoch from clock_timestamp() - cast(:clock as timestamptz)) as seconds;
+-- How many seconds the database server's clock is ahead of ours, and of a dispatcher that opens nothing for it.
+select
+    extract(epoch from clock_timestamp() - cast(:clock as timestamptz)) as seconds,
+    (
+        select cast(run.run_summary_json ->> 'clock_skew_seconds' as double precision)
+        from dispatcher_runs as run
+        where
+            run.started_at <= :now and run.started_at > cast(:now as timestamptz) - interval '5 minutes'
+            and abs(cast(run.run_summary_json ->> 'clock_skew_seconds' as double precision))
+            > cast(run.run_config_json ->> 'max_clock_skew_seconds' as double precision)
+        order by run.started_at desc
+        limit 1
+    ) as refused_seconds;
+
+-- name: unclosed_positions
+-- Positions that had to be closed and are still held: since when, and how the newest failed order ended.
+with asked as (
+    select
+        id,
+        ticker,
+        ts
+    from dispatch_recommendations
+    where
+        intent = 'close' and reason ->> 'exit' is not null
+        and session_date >= cast(:day as date) - 7 and ts <= :now
+),
+
+running as (
+    select
+        fill.ticker,
+        fill.simulated_ts,
+        sum(case when fill.side = 'buy' then fill.qty else -fill.qty end) over in_order as held,
+        lead(fill.ticker) over in_order is null as is_newest
+    from ledger_fills as fill
+    where fill.ticker in (select asked.ticker from asked) and fill.simulated_ts <= :now
+    window in_order as (partition by fill.ticker order by fill.simulated_ts, fill.written_at)
+),
+
+positions as (
+    select
+        ticker,
+        max(held) filter (where is_newest) as held,
+        coalesce(max(simulated_ts) filter (where held = 0), '-infinity') as flat_at
+    from running
+    group by ticker
+)
+
+select
+    positions.ticker,
+    cast(positions.held as integer) as held,
+    min(asked.ts) as due_at,
+    count(failed.recommendation_id) as failures,
+    (
+        array_agg(lower(failed.state) || ': ' || failed.reason order by asked.ts desc)
+        filter (where failed.recommendation_id is not null)
+    )[1] as failure
+from positions
+inner join asked on positions.ticker = asked.ticker and positions.flat_at < asked.ts
+left join order_intents as failed
+    on asked.id = failed.recommendation_id and failed.state in ('CANCELED', 'REJECTED', 'ABSENT')
+where positions.held <> 0
+group by positions.ticker, positions.held
+order by positions.ticker;
+
+-- name: opening_freshness
+-- As execution_freshness, for orders that open: closing orders need no fresh bar.
+select
+    ticker,
+    simulated_ts,
+    sim_json -> 'bar_used' ->> 'timestamp' as bar_ts,
+    extract(
+        epoch from simulated_ts - cast(sim_json -> 'bar_used' ->> 'timestamp' as timestamptz)
+    ) as age_sec
+from dispatch_executions
+where simulated_ts >= cast(:now as timestamptz) - interval '1 hour' and intent = 'open'
+order by age_sec desc
+limit 10;
 
 -- The runbook's own. NOW() and CURRENT_DATE in them are the pipeline's.
 -- noqa: disable=all

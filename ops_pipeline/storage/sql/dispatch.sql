@@ -66,6 +66,47 @@ where
     )
 on conflict (ticker, minute, intent) do nothing;
 
+-- name: pending_closes
+-- Closing orders that are proposed and not claimed.
+select
+    id,
+    ticker,
+    ts
+from dispatch_recommendations
+where status = 'PENDING' and intent = 'close'
+order by id;
+
+-- name: closings
+-- The attempts to close each of these positions since it was opened.
+select
+    held.ticker,
+    (array_agg(asked.reason ->> 'exit' order by asked.ts))[1] as exit,
+    count(*) filter (where placed.state in ('CANCELED', 'REJECTED', 'ABSENT')) as failures,
+    max(asked.ts) as last_at
+from unnest(cast(:tickers as text[]), cast(:opened as timestamptz[])) as held (ticker, opened_at)
+inner join dispatch_recommendations as asked
+    on
+        held.ticker = asked.ticker and asked.intent = 'close'
+        and asked.minute >= date_trunc('minute', held.opened_at) and asked.ts > held.opened_at
+left join order_intents as placed on asked.id = placed.recommendation_id
+group by held.ticker;
+
+-- name: newest_closes
+-- The newest closing order of each of these tickers since an instant, and what became of it.
+select distinct on (asked.ticker)
+    asked.ticker,
+    asked.ts,
+    asked.status,
+    asked.failure_reason,
+    placed.state as order_state,
+    placed.reason as order_reason,
+    coalesce(placed.filled_price, made.entry_price) as price
+from dispatch_recommendations as asked
+left join dispatch_executions as made on asked.id = made.recommendation_id
+left join order_intents as placed on asked.id = placed.recommendation_id
+where asked.ticker = any(:tickers) and asked.intent = 'close' and asked.minute >= :since
+order by asked.ticker, asked.ts desc, asked.id desc;
+
 -- name: expire
 -- Close what is too old to trade, the oldest first, as a set.
 update dispatch_recommendations
@@ -106,6 +147,8 @@ with picked as (
         waiting.status = 'PENDING' and waiting.ts <= :now and waiting.expires_at > :now
         -- Nothing lives longer; without it a claim would pass by the whole backlog first.
         and waiting.ts > cast(:now as timestamptz) - interval '1 hour'
+        and (waiting.intent = 'close' or not cast(:closing_only as boolean))
+        and waiting.id <> all(cast(:passed_over as bigint[]))
     order by waiting.ts, (waiting.intent = 'close') desc, waiting.confidence desc, waiting.ticker
     limit :limit
     for update skip locked
@@ -169,7 +212,13 @@ select state from trading_state;
 -- name: set_trading_state
 -- Change the trading state; the database keeps each change.
 update trading_state
-set state = :state, changed_by = :changed_by, reason = :reason, changed_at = clock_timestamp();
+set
+    state = :state, changed_by = :changed_by, reason = :reason, changed_at = clock_timestamp(),
+    must_be_flat = :state <> 'ACTIVE' and (must_be_flat or cast(:must_be_flat as boolean));
+
+-- name: must_be_flat
+-- True while an operator wants all positions closed.
+select must_be_flat from trading_state;
 
 -- name: trading_state_changes
 -- Who changed the trading state, newest first.
@@ -192,11 +241,20 @@ group by status
 order by status;
 
 -- name: is_waiting
--- Whether there is work: a row that waits, or, where orders can move, one that is not settled.
+-- True if there is work: a row that waits, or, where orders can move, one that is not settled.
+-- A closing order that the newest run passed over waits for a bar; the run of each minute looks again.
 select
     exists (
         select 1 from dispatch_recommendations
-        where status = 'PENDING'
+        where
+            status = 'PENDING'
+            and (
+                intent = 'open'
+                or created_at > coalesce(
+                    (select run.written_at from dispatcher_runs as run order by run.started_at desc limit 1),
+                    '-infinity'
+                )
+            )
     )
     or cast(:orders_move as boolean) and exists (
         select 1 from order_intents

@@ -434,7 +434,8 @@ select
     ticker || ' ' || coalesce(bar_used ->> 'minute', bar_used ->> 'timestamp')
 from executed
 where
-    not exists (
+    jsonb_typeof(executed.bar_used) = 'object'
+    and not exists (
         select 1
         from bars_1m as bar
         where

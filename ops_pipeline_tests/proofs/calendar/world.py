@@ -45,14 +45,14 @@ KNOWN_BY = {
 }
 QUEUE = """
     select
-        id, ts, session_date, intent, failure_reason,
+        id, ts, ticker, session_date, intent, reason, failure_reason,
         case when processed_at > (select world_now()) then 'PENDING' else status end as status,
         case when processed_at <= (select world_now()) then processed_at end as processed_at
     from world.dispatch_recommendations where ts <= (select world_now())"""
 RUNS = """
     select
         started_at, pulled_count, simulated_count, skipped_count, failed_count, config_version,
-        written_at,
+        written_at, run_summary_json, run_config_json,
         case when finished_at <= (select world_now()) then finished_at end as finished_at,
         case when finished_at <= (select world_now()) then outcome end as outcome
     from world.dispatcher_runs where started_at <= (select world_now())"""
