@@ -214,9 +214,21 @@ class Settings:
         return self.var_dir / self.mode.value
 
     @property
+    def own_paths(self) -> list[Path]:
+        """Return what this installation keeps in its var folder, which others may use as well."""
+        names = [*(mode.value for mode in Mode), "models", "scratch", "postgres"]
+        files = [reader_file(self.var_dir), runtime_file(self.var_dir), self.token_file]
+        return [*(self.var_dir / name for name in names), *files]
+
+    @property
     def connection_file(self) -> Path:
         """Port and passwords of the embedded server (0600)."""
         return connection_file(self.var_dir)
+
+    @property
+    def token_file(self) -> Path:
+        """Return where the token of the UI and of the sandbox's controls is kept (0600)."""
+        return self.var_dir / "token"
 
     @property
     def window_file(self) -> Path:

@@ -1,5 +1,6 @@
 """The command line."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,6 +18,7 @@ VERBS = {
     "init": "lifecycle.init",
     "demo": "lifecycle.demo",
     "up": "lifecycle.up",
+    "ui": "lifecycle.ui",
     "down": "lifecycle.down",
     "sandbox": "sandbox.sandbox",
     "status": "status.status",
@@ -90,6 +92,8 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
 
 def main() -> None:
     """Run the command line; an operator's error is one line with the next command to try."""
+    # Whatever it or its processes write, runs and PostgreSQL included, is this account's alone.
+    os.umask(0o077)
     try:
         app(sys.argv[1:])()
     except OperatorError as error:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from ops_pipeline.cli.console import err
 from ops_pipeline.clients.universe import tickers_of, universe_file
 from ops_pipeline.domain.errors import BadInput, NotRunning
+from ops_pipeline.local.files import close_to_others
 from ops_pipeline.local.keeper import table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import KEEPER, Mode, Settings, load
@@ -49,6 +50,7 @@ def _mode_that_is_up() -> Mode | None:
 def running_server(mode: Mode | None) -> Iterator[Settings]:
     """Settings with a server that answers; one that was not running is stopped again."""
     settings = settings_of(mode)
+    close_to_others(settings.own_paths)
     if not settings.is_embedded:
         keep_reader_password(settings.var_dir)
         ensure_roles(load(settings.mode.value))

@@ -46,7 +46,9 @@ class Installation:
     def ask(self, query: str, **headers: str) -> Any:
         body = json.dumps({"query": query}).encode()
         address = f"http://127.0.0.1:{self.port}/graphql"
-        request = Request(address, body, {"Content-Type": "application/json", **headers})
+        token = (self.folder / "token").read_text()
+        known = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        request = Request(address, body, {**known, **headers})
         with urlopen(request, timeout=20) as answer:
             return json.load(answer)["data"]
 
