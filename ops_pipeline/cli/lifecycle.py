@@ -36,6 +36,7 @@ from ops_pipeline.settings import (
     save_window,
 )
 from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.roles import guarantee
 
 START_SECONDS = 120
 PortOption = Annotated[
@@ -55,6 +56,7 @@ def init(mode: ModeOption = None, as_json: JsonOption = False) -> None:
         return
     say(f"mode {settings.mode.value}: databases {' and '.join(databases)} are ready")
     say(f"{len(ran)} migrations ran" if ran else "nothing was to do")
+    say(guarantee(settings))
 
 
 def up(

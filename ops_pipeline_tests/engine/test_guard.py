@@ -282,7 +282,7 @@ def test_address_that_others_can_reach_ends_with_exit_code_6(
     host: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert web.main(["--port", "3000", "--host", host, "--token-file", "unused"]) == 6
-    assert "has no login" in capsys.readouterr().err
+    assert "has no TLS" in capsys.readouterr().err
 
 
 TOKEN = "t0ken"
