@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -98,8 +98,21 @@ class SentimentBackend(StrEnum):
 
 
 @dataclass(frozen=True)
+class Roles:
+    """The owner of the pipeline's tables, and the restricted role that everything runs under."""
+
+    owner: str
+    runtime: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Server:
-    """How to reach a PostgreSQL server, and the name that its databases begin with."""
+    """How to reach a PostgreSQL server, and the name that its databases begin with.
+
+    The user is the one that was given, or the superuser of the embedded server. Without roles it
+    does everything.
+    """
 
     host: str
     port: int
@@ -107,6 +120,13 @@ class Server:
     password: str = field(repr=False)
     base_name: str = DEFAULT_BASE_NAME
     is_embedded: bool = False
+    roles: Roles | None = None
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """Return user and password at run time."""
+        roles = self.roles
+        return (roles.runtime, roles.password) if roles else (self.user, self.password)
 
 
 @dataclass(frozen=True)
@@ -194,9 +214,21 @@ class Settings:
         return self.var_dir / self.mode.value
 
     @property
+    def own_paths(self) -> list[Path]:
+        """Return what this installation keeps in its var folder, which others may use as well."""
+        names = [*(mode.value for mode in Mode), "models", "scratch", "postgres"]
+        files = [reader_file(self.var_dir), runtime_file(self.var_dir), self.token_file]
+        return [*(self.var_dir / name for name in names), *files]
+
+    @property
     def connection_file(self) -> Path:
         """Port and passwords of the embedded server (0600)."""
         return connection_file(self.var_dir)
+
+    @property
+    def token_file(self) -> Path:
+        """Return where the token of the UI and of the sandbox's controls is kept (0600)."""
+        return self.var_dir / "token"
 
     @property
     def window_file(self) -> Path:
@@ -237,6 +269,7 @@ class Settings:
         if self.server is None:
             raise BadConfiguration("there is no database yet", "run: ops-pipeline init")
         port = str(self.server.port)
+        user, password = self.server.login
         paths = {
             OVERRIDES_FILE: self.dispatcher_overrides_file,
             "OPS_FINBERT_PATH": self.finbert_path,
@@ -251,13 +284,13 @@ class Settings:
             "OPS_DAGSTER_DB_HOST": self.server.host,
             "OPS_DAGSTER_DB_PORT": port,
             "OPS_DAGSTER_DB_NAME": self.dagster_database,
-            "OPS_DAGSTER_DB_USER": self.server.user,
-            "OPS_DAGSTER_DB_PASSWORD": self.server.password,
+            "OPS_DAGSTER_DB_USER": user,
+            "OPS_DAGSTER_DB_PASSWORD": password,
             "OPS_DBT_HOST": self.server.host,
             "OPS_DBT_PORT": port,
             "OPS_DBT_NAME": self.pipeline_database,
-            "OPS_DBT_USER": self.server.user,
-            "DBT_ENV_SECRET_OPS_PASSWORD": self.server.password,
+            "OPS_DBT_USER": user,
+            "DBT_ENV_SECRET_OPS_PASSWORD": password,
             "DAGSTER_HOME": str(PROJECT_DIR),
             # Range runs write hundreds of events; one by one they take most of the time.
             "DAGSTER_EVENT_BATCH_SIZE": "1000",
@@ -286,6 +319,8 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     chosen = _mode(mode or environ.get("OPS_MODE") or Mode.REPLAY.value)
     var_dir = Path(environ.get("OPS_VAR_DIR") or PROJECT_DIR / "var").resolve()
     server, reader_password = _server(environ, var_dir)
+    if server:
+        server = replace(server, roles=_roles(server, environ, var_dir))
     window_file = var_dir / chosen.value / "partitions.json"
     return Settings(
         mode=chosen,
@@ -661,9 +696,24 @@ def reader_file(var_dir: Path) -> Path:
     return var_dir / "reader.json"
 
 
-def _kept_reader_password(var_dir: Path) -> str:
-    path = reader_file(var_dir)
+def runtime_file(var_dir: Path) -> Path:
+    """Return where the run-time role's password is kept once the role exists (0600)."""
+    return var_dir / "runtime.json"
+
+
+def kept_password(path: Path) -> str:
+    """Return the password in a role's file; empty where there is none."""
     return str(json.loads(path.read_text(encoding="utf-8"))["password"]) if path.exists() else ""
+
+
+def roles_of(server: Server, password: str) -> Roles:
+    """Return the roles of an installation, with the password of the run-time role."""
+    return Roles(f"{server.base_name}_owner", f"{server.base_name}_runtime", password)
+
+
+def _roles(server: Server, environ: Mapping[str, str], var_dir: Path) -> Roles | None:
+    given = environ.get("OPS_RUNTIME_PASSWORD") or kept_password(runtime_file(var_dir))
+    return roles_of(server, given) if given else None
 
 
 def _seed(text: str) -> int:
@@ -674,7 +724,7 @@ def _seed(text: str) -> int:
 
 def _server(environ: Mapping[str, str], var_dir: Path) -> tuple[Server | None, str]:
     if url := environ.get("DATABASE_URL"):
-        return _server_of_url(url), _kept_reader_password(var_dir)
+        return _server_of_url(url), kept_password(reader_file(var_dir))
     if host := environ.get("DB_HOST"):
         parts = Server(
             host=host,
@@ -683,7 +733,7 @@ def _server(environ: Mapping[str, str], var_dir: Path) -> tuple[Server | None, s
             password=environ.get("DB_PASSWORD") or "",
             base_name=environ.get("DB_NAME") or DEFAULT_BASE_NAME,
         )
-        return parts, _kept_reader_password(var_dir)
+        return parts, kept_password(reader_file(var_dir))
     path = connection_file(var_dir)
     if not path.exists():
         return None, ""

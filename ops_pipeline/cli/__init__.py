@@ -1,5 +1,6 @@
 """The command line."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,6 +19,7 @@ VERBS = {
     "init": "lifecycle.init",
     "demo": "lifecycle.demo",
     "up": "lifecycle.up",
+    "ui": "lifecycle.ui",
     "down": "lifecycle.down",
     "sandbox": "sandbox.sandbox",
     "status": "status.status",
@@ -95,6 +97,8 @@ def main() -> None:
 
 def invoke(build: Callable[[], typer.Typer]) -> None:
     """Run a command line; report an operator's error as one line with what to try next."""
+    # Whatever it or its processes write, runs and PostgreSQL included, is this account's alone.
+    os.umask(0o077)
     try:
         build()()
     except OperatorError as error:

@@ -22,6 +22,7 @@ from ops_pipeline.cli.console import (
 from ops_pipeline.cli.server import connected, existing_server
 from ops_pipeline.domain.config import difference
 from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.markdown import markdown_table
 from ops_pipeline.domain.thresholds import read_overrides, visible
 from ops_pipeline.operations import config
 from ops_pipeline.operations.operator import operator
@@ -289,29 +290,22 @@ def _what(version: ConfigVersion) -> str:
 
 
 def _page(found: Sequence[ConfigVersion], mode: Mode) -> str:
-    lines = [
-        f"# Changes of the dispatcher's settings, mode {mode.value}",
-        "",
-        "Written by `ops-pipeline config log --markdown`, newest first; times are UTC.",
-        "",
-        "| version | at | by | source | changes | reason |",
-        "|---|---|---|---|---|---|",
-    ]
-    for v in found:
-        cells = [
-            str(v.version),
+    rows = [
+        (
+            v.version,
             _time(v.changed_at) or "",
             v.changed_by,
             v.source.value,
-            _what(v),
-            v.reason,
-        ]
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return visible(text, 1_000).replace("|", "\\|")
+            visible(_what(v), 1_000),
+            visible(v.reason, 1_000),
+        )
+        for v in found
+    ]
+    return (
+        f"# Changes of the dispatcher's settings, mode {mode.value}\n\n"
+        "Written by `ops-pipeline config log --markdown`, newest first; times are UTC.\n\n"
+        + markdown_table(("version", "at", "by", "source", "changes", "reason"), rows)
+    )
 
 
 def _time(at: datetime | None) -> str | None:

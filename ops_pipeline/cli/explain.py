@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
 from ops_pipeline.cli.server import connected
 from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.markdown import one_line
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.operations.explain import (
     Explanation,
@@ -17,7 +18,7 @@ from ops_pipeline.operations.explain import (
     explain_minute,
     explain_recommendation,
 )
-from ops_pipeline.operations.explain_page import one_line, sections
+from ops_pipeline.operations.explain_page import sections
 from ops_pipeline.storage.explain import executions_that_begin
 
 USAGE = "try: ops-pipeline explain ID, or: ops-pipeline explain --ticker AAPL --minute TIME"

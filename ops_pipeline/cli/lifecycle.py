@@ -14,7 +14,14 @@ from ops_pipeline.cli.server import prepare, running_server, settings_of
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning
-from ops_pipeline.local.keeper import Asked, log_dir, start_keeper, stop_kept, table_of
+from ops_pipeline.local.keeper import (
+    Asked,
+    last_asked,
+    log_dir,
+    start_keeper,
+    stop_kept,
+    table_of,
+)
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable, wait_until
@@ -29,6 +36,7 @@ from ops_pipeline.settings import (
     save_window,
 )
 from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.roles import guarantee
 
 START_SECONDS = 120
 PortOption = Annotated[
@@ -48,6 +56,7 @@ def init(mode: ModeOption = None, as_json: JsonOption = False) -> None:
         return
     say(f"mode {settings.mode.value}: databases {' and '.join(databases)} are ready")
     say(f"{len(ran)} migrations ran" if ran else "nothing was to do")
+    say(guarantee(settings))
 
 
 def up(
@@ -67,12 +76,26 @@ def up(
     asked, table = Asked(port or settings.web_port, market), table_of(settings)
     if all(table.find(name) for name in settings.mode.processes):
         say(f"mode {settings.mode.value} is up already; stop it with: ops-pipeline down")
+        say(f"Dagster UI at {_link(settings)}")
         return
     _require_free_ports(settings, asked.port, "up")
     _require_market(settings)
     settings = _start(settings, table, asked)
-    say(f"mode {settings.mode.value}: Dagster UI at http://127.0.0.1:{asked.port}")
+    say(f"mode {settings.mode.value}: Dagster UI at {_link(settings)}")
     say("stop it with: ops-pipeline down")
+
+
+def ui(
+    mode: ModeOption = None,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make a new token; earlier links and logins end.")
+    ] = False,
+) -> None:
+    """Print the link that opens the UI; it carries this installation's token."""
+    settings = settings_of(mode)
+    if rotate:
+        settings.token_file.unlink(missing_ok=True)
+    say(_link(settings))
 
 
 def down() -> None:
@@ -183,15 +206,26 @@ def _is_up(settings: Settings, table: ProcessTable, port: int, seen: dict[str, P
             raise NotRunning(f"the {name} ended at once", f"look at {_log_file(settings, name)}")
         if process:
             seen[name] = process
-    return len(seen) == len(settings.mode.processes) and _answers(port)
+    return len(seen) == len(settings.mode.processes) and _answers(settings, port)
 
 
-def _answers(port: int) -> bool:
+def _link(settings: Settings) -> str:
+    from ops_pipeline.engine.login import link_to
+
+    return link_to(last_asked(settings).port, settings.token_file)
+
+
+def _answers(settings: Settings, port: int) -> bool:
     from urllib.error import URLError
-    from urllib.request import urlopen
+    from urllib.request import Request, urlopen
 
+    from ops_pipeline.engine.login import headers_for
+
+    address = f"http://127.0.0.1:{port}/server_info"
     try:
-        with urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2) as answer:
+        with urlopen(
+            Request(address, headers=headers_for(settings.token_file)), timeout=2
+        ) as answer:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False

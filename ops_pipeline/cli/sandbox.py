@@ -43,7 +43,8 @@ def sandbox(
             f"try: ops-pipeline sandbox --port {port + 1}",
         )
     say(f"sandbox at http://127.0.0.1:{port}, {len(market.tickers)} tickers; stop it with Ctrl-C")
-    serve(SandboxWorld(market, clock, seed=settings.seed if seed is None else seed), port)
+    world = SandboxWorld(market, clock, seed=settings.seed if seed is None else seed)
+    serve(world, port, settings.token_file)
 
 
 def _generated(settings: Settings, seed: int | None) -> LiveMarket:

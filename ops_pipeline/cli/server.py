@@ -10,12 +10,14 @@ from sqlalchemy import Connection, Engine
 from ops_pipeline.cli.console import err
 from ops_pipeline.clients.universe import tickers_of, universe_file
 from ops_pipeline.domain.errors import BadInput, NotRunning
+from ops_pipeline.local.files import close_to_others
 from ops_pipeline.local.keeper import table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import KEEPER, Mode, Settings, load
 from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
 from ops_pipeline.storage.engine import opened, reachable, wait_for_disk
 from ops_pipeline.storage.migrate import migrate, migrated
+from ops_pipeline.storage.roles import ensure_roles, grant_runtime
 from ops_pipeline.storage.universe import replace_universe, universe
 
 
@@ -48,14 +50,17 @@ def _mode_that_is_up() -> Mode | None:
 def running_server(mode: Mode | None) -> Iterator[Settings]:
     """Settings with a server that answers; one that was not running is stopped again."""
     settings = settings_of(mode)
+    close_to_others(settings.own_paths)
     if not settings.is_embedded:
         keep_reader_password(settings.var_dir)
+        ensure_roles(load(settings.mode.value))
         yield load(settings.mode.value)
         return
     server = EmbeddedServer.in_folder(settings.var_dir)
     was_running = server.is_running()
     server.start()
     try:
+        ensure_roles(load(settings.mode.value))
         yield load(settings.mode.value)
     finally:
         if not was_running:
@@ -95,9 +100,11 @@ def prepare(settings: Settings) -> list[str]:
     """Make databases, tables, roles and the universe; what is there stays. Returns migrations."""
     with reachable(settings):
         create_databases(settings)
-        with opened(settings) as engine:
+        with opened(settings, as_owner=True) as engine:
             ran = migrate(engine)
-            grant_reader(settings)
+        grant_reader(settings)
+        grant_runtime(settings)
+        with opened(settings) as engine:
             _ensure_universe(engine, settings)
     return ran
 

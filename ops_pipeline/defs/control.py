@@ -8,6 +8,7 @@ import dagster as dg
 
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.errors import OperatorError
+from ops_pipeline.domain.markdown import markdown_table
 from ops_pipeline.operations.config import in_force, settle
 from ops_pipeline.storage.config import ConfigVersion, read_state
 from ops_pipeline.storage.knowledge import clock
@@ -66,7 +67,7 @@ def _config(version: ConfigVersion, invalid: str) -> dg.AssetMaterialization:
         "source": version.source.value,
         "changed_by": version.changed_by,
         "reason": version.reason,
-        "changes": dg.MetadataValue.md(_rows(["setting", "before", "after"], changes)),
+        "changes": dg.MetadataValue.md(markdown_table(["setting", "before", "after"], changes)),
         "settings": dict(version.effective),
         **({"refused": invalid} if invalid else {}),
     }
@@ -91,14 +92,4 @@ def _table(found: Sequence[Switch]) -> str:
         ]
         for switch in found
     ]
-    return _rows(["service", "switch", "until", "by", "reason"], rows)
-
-
-def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a table of Markdown."""
-    lines = [list(columns), ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return markdown_table(["service", "switch", "until", "by", "reason"], rows)

@@ -1,7 +1,9 @@
-"""Writes small files that only their owner may read, whole or not at all."""
+"""Writes small files that only their owner may read, whole or not at all; closes what is open."""
 
 import os
+import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -18,3 +20,25 @@ def replace_private(path: Path, text: str) -> None:
     except OSError:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def close_to_others(paths: Iterable[Path]) -> None:
+    """Take these files and folders of ours from every other account.
+
+    What lies in a closed folder needs no look of its own. A folder in which another account keeps
+    its data stays passable for it, and all else in it is closed.
+    """
+    us = os.geteuid()
+    for path in paths:
+        if not path.exists() or path.is_symlink() or path.stat().st_uid != us:
+            continue
+        is_shared = path.is_dir() and any(one.stat().st_uid != us for one in path.iterdir())
+        _restrict(path, 0o711 if is_shared else 0o700)
+        if is_shared:
+            close_to_others(path.iterdir())
+
+
+def _restrict(path: Path, allowed: int) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & ~allowed:
+        path.chmod(mode & allowed)

@@ -187,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("market", nargs="*", help="words of the sandbox, after --")
     options = parser.parse_args(arguments)
+    os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keeper = _keeper(load(options.mode.value), Asked(options.port, options.market))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -241,7 +242,10 @@ def _words(settings: Settings, asked: Asked) -> dict[str, list[str]]:
             *("--location", LOCATION, "--socket", socket),
         ],
         DAEMON: ["ops_pipeline.engine.daemon", "-w", workspace],
-        WEB: ["ops_pipeline.engine.web", "--port", port, "-w", workspace],
+        WEB: [
+            *("ops_pipeline.engine.web", "--port", port, "-w", workspace),
+            *("--token-file", str(settings.token_file)),
+        ],
         STREAM: ["ops_pipeline", "trade-stream"],
         ALERTS: ["ops_pipeline", "alerts", "run", "--port", port],
     }

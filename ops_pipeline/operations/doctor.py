@@ -43,6 +43,7 @@ from ops_pipeline.storage.alerts import ChannelState, channel_states, open_alert
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import pending
+from ops_pipeline.storage.roles import guarantee
 from ops_pipeline.storage.runs import heartbeats
 from ops_pipeline.storage.stream import read_health
 from ops_pipeline.storage.universe import universe
@@ -78,6 +79,7 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
     """Look at one dependency after the other; none keeps the next from being looked at."""
     yield _looked("database", lambda: _database(settings))
     yield _looked("migrations", lambda: _migrations(settings))
+    yield _looked("guards", lambda: guarantee(settings))
     if settings.mode.is_live:
         yield _daemon(settings, now)
         yield _looked("alpaca bars", lambda: live_bars(settings, now).probe())

@@ -1,11 +1,11 @@
 """An explanation as short tables, for a terminal and for a page of the UI."""
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from ops_pipeline.domain.markdown import markdown_table, markdown_text, one_line
 from ops_pipeline.domain.session import NEW_YORK, both_zones
 from ops_pipeline.domain.signals import Confidence
 from ops_pipeline.domain.thresholds import DispatcherConfig
@@ -22,7 +22,6 @@ from ops_pipeline.storage.orders import PlacedOrder
 
 SHOWN_BARS = 5
 LONGEST_TITLE = 80
-MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*[]|"})
 
 
 @dataclass(frozen=True)
@@ -75,23 +74,6 @@ def as_note(found: Explanation) -> str:
         told = [f"{_short(story.title)} ({_say(story.score)})" for story in found.basis.news[-3:]]
         lines.append(f"- news: {markdown_text('; '.join(told) or 'none')}")
     return "\n".join(lines)
-
-
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of Markdown, whatever its cells say."""
-    lines = [[markdown_text(column) for column in columns], ["---"] * len(columns)]
-    lines += [[markdown_text(str(cell)) for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def markdown_text(text: str) -> str:
-    """One line of text that Markdown and HTML leave as it is."""
-    return html.escape(one_line(text), quote=False).translate(MARKDOWN)
-
-
-def one_line(text: str) -> str:
-    """Text without line breaks and without anything that moves a cursor."""
-    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
 
 
 def _facts(what: str, rows: Iterable[tuple[str, str]]) -> Section:

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection
 
+from ops_pipeline.domain.markdown import markdown_table, markdown_text
 from ops_pipeline.domain.stream import StreamHealth, live_verdict, sums_verdict
 from ops_pipeline.storage import stream as storage
 from ops_pipeline.storage.stream import Gap, Looked, OpenOrder, TickerSums
@@ -95,10 +96,13 @@ def _why(sums: TickerSums, explained: Mapping[str, str]) -> str:
 
 def markdown(found: StreamReport) -> str:
     """The table by ticker, as Dagster shows it."""
-    head = "| ticker | before | ours | others | broker | difference | explanation |"
+    head = ("ticker", "before", "ours", "others", "broker", "difference", "explanation")
     rows = [
-        f"| {one.ticker} | {one.before:f} | {one.ours:f} | {one.others:f} | {one.broker:f}"
-        f" | {one.difference:f} | {one.explanation} |"
+        (
+            one.ticker,
+            *(f"{n:f}" for n in (one.before, one.ours, one.others, one.broker, one.difference)),
+            one.explanation,
+        )
         for one in found.tickers
     ]
-    return "\n".join([found.said, "", head, "|---|---|---|---|---|---|---|", *rows])
+    return f"{markdown_text(found.said)}\n\n{markdown_table(head, rows)}"

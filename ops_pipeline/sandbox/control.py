@@ -1,4 +1,4 @@
-"""The control desk: the log of requests, faults and splits; on loopback only, without a key."""
+"""The control desk: the log of requests, faults and splits; only for who has the token."""
 
 from pydantic import ValidationError
 from starlette.requests import Request

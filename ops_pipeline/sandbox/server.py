@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
+from ops_pipeline.engine.guard import METHODS, Guard, allowed_hosts
+from ops_pipeline.engine.login import Login
 from ops_pipeline.sandbox.broker import STEPS
 from ops_pipeline.sandbox.control import ControlDesk
 from ops_pipeline.sandbox.data import DataDesk
@@ -23,8 +26,11 @@ LOOPBACK = "127.0.0.1"
 _GRACE_SECONDS = 1
 
 
-def application(world: SandboxWorld) -> Starlette:
-    """The sandbox as an ASGI application; its orders are filled while it runs."""
+def application(world: SandboxWorld, port: int, token_file: Path | None) -> Starlette:
+    """The sandbox as an ASGI application; its orders are filled while it runs.
+
+    Without a token it has no controls.
+    """
 
     @asynccontextmanager
     async def fills(_: Starlette) -> AsyncIterator[None]:
@@ -35,14 +41,15 @@ def application(world: SandboxWorld) -> Starlette:
             await working
 
     stream = WebSocketRoute(STREAM, world.updates.serve)
-    routes = [*_data(world), *_trading(world), *_controls(world), stream, *_others(world)]
+    controls = [_controls(world, port, token_file)] if token_file else []
+    routes = [*_data(world), *_trading(world), *controls, stream, *_others(world)]
     return Starlette(routes=routes, lifespan=fills)
 
 
-def server_of(world: SandboxWorld, port: int = 0) -> uvicorn.Server:
+def server_of(world: SandboxWorld, port: int = 0, token_file: Path | None = None) -> uvicorn.Server:
     """A quiet server of one process on loopback; it does not run yet."""
     config = uvicorn.Config(
-        application(world),
+        application(world, port, token_file),
         host=LOOPBACK,
         port=port,
         log_level="warning",
@@ -52,9 +59,9 @@ def server_of(world: SandboxWorld, port: int = 0) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(world: SandboxWorld, port: int) -> None:
+def serve(world: SandboxWorld, port: int, token_file: Path | None = None) -> None:
     """Answer on this port of 127.0.0.1 until the process is told to end."""
-    server_of(world, port).run()
+    server_of(world, port, token_file).run()
 
 
 async def _work(world: SandboxWorld) -> None:
@@ -91,13 +98,15 @@ def _trading(world: SandboxWorld) -> list[BaseRoute]:
     ]
 
 
-def _controls(world: SandboxWorld) -> list[BaseRoute]:
+def _controls(world: SandboxWorld, port: int, token_file: Path) -> BaseRoute:
     desk = ControlDesk(world)
-    return [
-        Route("/control/requests", desk.requests, methods=["GET", "DELETE"]),
-        Route("/control/faults", desk.faults, methods=["GET", "POST", "DELETE"]),
-        Route("/control/splits", desk.splits, methods=["POST"]),
+    routes = [
+        Route("/requests", desk.requests, methods=["GET", "DELETE"]),
+        Route("/faults", desk.faults, methods=["GET", "POST", "DELETE"]),
+        Route("/splits", desk.splits, methods=["POST"]),
     ]
+    behind = Login(Starlette(routes=routes), token_file, port)
+    return Mount("/control", Guard(behind, allowed_hosts(port), [*METHODS, "DELETE"]))
 
 
 def _others(world: SandboxWorld) -> list[BaseRoute]:

@@ -1,8 +1,6 @@
 """Creates this installation's databases and its read-only role."""
 
 import contextlib
-import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,28 +13,20 @@ from psycopg.errors import InsufficientPrivilege
 
 from ops_pipeline.domain.errors import BadConfiguration, Unsafe
 from ops_pipeline.settings import Mode, Settings, reader_file
-from ops_pipeline.storage.engine import CONNECT_TIMEOUT_SECONDS, reachable, server_of
+from ops_pipeline.storage.roles import (
+    PIPELINE_SCHEMAS,
+    administration,
+    encrypted,
+    hand_over,
+    keep_password,
+    ownership,
+)
 
 READER_TIMEOUT_SECONDS = 10
+# The reader can lift its own time-out; so many sessions are all that it can keep busy.
+READER_SESSIONS = 10
 # In the name of every database that is made to be dropped.
 SCRATCH = "_scratch_"
-
-
-@contextmanager
-def _session(settings: Settings, database: str) -> Iterator[psycopg.Connection]:
-    server = server_of(settings)
-    with reachable(settings):
-        connection = psycopg.connect(
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=server.password,
-            dbname=database,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        )
-    with connection:
-        yield connection
 
 
 def create_databases(settings: Settings) -> None:
@@ -47,7 +37,7 @@ def create_databases(settings: Settings) -> None:
         BadConfiguration: this user may not create them; the message says which to create.
     """
     wanted = [settings.pipeline_database, settings.dagster_database]
-    with _session(settings, "postgres") as connection:
+    with administration(settings, "postgres") as connection:
         try:
             _create(connection, wanted)
             _create_reader(connection, settings)
@@ -58,12 +48,13 @@ def create_databases(settings: Settings) -> None:
                 "have them created, then run: ops-pipeline init",
             ) from error
     _tune(settings)
+    hand_over(settings)
 
 
 def has_database(settings: Settings) -> bool:
     """Whether the pipeline's database of this mode was ever made."""
     known = "select 1 from pg_database where datname = %s"
-    with _session(settings, "postgres") as connection:
+    with administration(settings, "postgres") as connection:
         return connection.execute(known, [settings.pipeline_database]).fetchone() is not None
 
 
@@ -78,7 +69,7 @@ def scratch_databases(settings: Settings) -> Iterator[None]:
         raise Unsafe(f"{settings.base_name} is not the name of a scratch")
     names = [settings.pipeline_database, settings.dagster_database]
     # The session stays open because the lock is its own: two at once would drop each other's.
-    with _session(settings, "postgres") as connection:
+    with administration(settings, "postgres") as connection:
         lock = "select pg_try_advisory_lock(hashtext(%s))"
         row = connection.execute(lock, [settings.pipeline_database]).fetchone()
         if row is None or not row[0]:
@@ -107,8 +98,8 @@ def _drop(connection: psycopg.Connection, names: list[str]) -> None:
 
 def grant_reader(settings: Settings) -> None:
     """Let the reading role see every table of the pipeline, those to come included."""
-    with _session(settings, settings.pipeline_database) as connection:
-        for schema in ("public", "features"):
+    with ownership(settings) as connection:
+        for schema in PIPELINE_SCHEMAS:
             _grant(connection, settings.reader, schema)
 
 
@@ -119,13 +110,16 @@ def _create_reader(connection: psycopg.Connection, settings: Settings) -> None:
     ).fetchone()
     if not known:
         connection.execute(sql.SQL("create role {} login").format(name))
-    password = sql.Literal(settings.reader_password)
+    password = encrypted(connection, settings.reader, settings.reader_password)
+    database = sql.Identifier(settings.pipeline_database)
     limit = sql.Literal(f"{READER_TIMEOUT_SECONDS}s")
     _where_allowed(
         connection,
         sql.SQL("alter role {} password {}").format(name, password),
         sql.SQL("alter role {} set default_transaction_read_only = on").format(name),
         sql.SQL("alter role {} set statement_timeout = {}").format(name, limit),
+        sql.SQL("alter role {} connection limit {}").format(name, sql.Literal(READER_SESSIONS)),
+        sql.SQL("grant connect on database {} to {}").format(database, name),
     )
 
 
@@ -149,14 +143,14 @@ def _grant(connection: psycopg.Connection, reader: str, schema: LiteralString) -
 
 
 def _tune(settings: Settings) -> None:
-    with _session(settings, settings.pipeline_database) as connection:
+    with administration(settings, settings.pipeline_database) as connection:
         name = sql.Identifier(settings.pipeline_database)
         change = sql.SQL("alter database {} set search_path = public, features").format(name)
         _where_allowed(connection, change)
         if not settings.mode.is_live:
             # What a crash takes of a replay is played again.
             _where_allowed(connection, _without_waiting(name))
-    with _session(settings, settings.dagster_database) as connection:
+    with administration(settings, settings.dagster_database) as connection:
         # Losing the last events of a crash loses history, not orders.
         name = sql.Identifier(settings.dagster_database)
         _where_allowed(connection, _without_waiting(name))
@@ -169,12 +163,8 @@ def _without_waiting(database: sql.Identifier) -> sql.Composed:
 def keep_reader_password(var_dir: Path) -> None:
     """Make the reading role's password for a server that is not ours, once, in a 0600 file."""
     path = reader_file(var_dir)
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({"password": secrets.token_urlsafe(24)}, file)
+    if not path.exists():
+        keep_password(path, secrets.token_urlsafe(24))
 
 
 def drop_pipeline(settings: Settings) -> None:
@@ -186,7 +176,7 @@ def drop_pipeline(settings: Settings) -> None:
     if settings.mode is not Mode.REPLAY:
         raise Unsafe(f"the database of {settings.mode.value} mode is not emptied")
     create_databases(settings)
-    with _session(settings, settings.pipeline_database) as connection:
+    with administration(settings, settings.pipeline_database) as connection:
         for schema in ("features", "public"):
             connection.execute(
                 sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(schema))

@@ -45,25 +45,36 @@ def server_of(settings: Settings) -> Server:
     return settings.server
 
 
+def owner_options(server: Server) -> str:
+    """Return what makes a session of the given user one of the owner.
+
+    What the run-time role may create stays off its path, or it could plant a function there.
+    """
+    return f" -c role={server.roles.owner} -c search_path=public" if server.roles else ""
+
+
 def open_engine(
     settings: Settings,
     database: str | None = None,
     *,
-    as_reader: bool = False,
+    as_owner: bool = False,
     idle_seconds: float = IDLE_SECONDS,
     bound_seconds: float | None = None,
 ) -> Engine:
     """An engine on one of this installation's databases, the pipeline's own by default.
+
+    It works under the run-time role; only what changes tables, functions or triggers is the owner.
 
     A transaction that does nothing for `idle_seconds` is ended by the server: what a frozen process
     has locked is free again. One that has waited for the server for `bound_seconds` fails with
     OperationalError, also where the server is frozen; None waits as long as it takes.
     """
     server = server_of(settings)
+    user, password = (server.user, server.password) if as_owner else server.login
     url = URL.create(
         "postgresql+psycopg",
-        username=settings.reader if as_reader else server.user,
-        password=settings.reader_password if as_reader else server.password,
+        username=user,
+        password=password,
         host=server.host,
         port=server.port,
         database=database or settings.pipeline_database,
@@ -76,6 +87,7 @@ def open_engine(
         f"-c timezone=UTC -c lock_timeout={round(lock * 1_000)}"
         f" -c statement_timeout={round(statement * 1_000)}"
         f" -c idle_in_transaction_session_timeout={round(idle_seconds * 1_000)}"
+        f"{owner_options(server) if as_owner else ''}"
     )
     connecting = min(CONNECT_TIMEOUT_SECONDS, math.ceil(bound_seconds or CONNECT_TIMEOUT_SECONDS))
     made = create_engine(
@@ -140,10 +152,14 @@ def wait_for_disk(connection: Connection) -> None:
 
 @contextmanager
 def opened(
-    settings: Settings, database: str | None = None, *, bound_seconds: float | None = None
+    settings: Settings,
+    database: str | None = None,
+    *,
+    as_owner: bool = False,
+    bound_seconds: float | None = None,
 ) -> Iterator[Engine]:
     """An engine on one database, by default the pipeline's, for as long as it is needed."""
-    engine = open_engine(settings, database, bound_seconds=bound_seconds)
+    engine = open_engine(settings, database, as_owner=as_owner, bound_seconds=bound_seconds)
     try:
         yield engine
     finally:

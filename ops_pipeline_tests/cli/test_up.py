@@ -1,16 +1,21 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import psutil
+import psycopg
 import pytest
 
 from ops_pipeline.domain.stages import DATA_STAGES
@@ -27,17 +32,24 @@ class Installation:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self.sandbox_port = free_port()
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ops_pipeline", *words]
-        environment = {**os.environ, "OPS_VAR_DIR": str(self.folder), "COLUMNS": "160"}
+        environment = {
+            **os.environ,
+            "OPS_VAR_DIR": str(self.folder),
+            "OPS_SANDBOX_PORT": str(self.sandbox_port),
+            "COLUMNS": "160",
+        }
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=200, check=False
         )
 
-    def up(self) -> None:
-        done = self.run("up", "--port", str(self.port))
+    def up(self, *words: str) -> str:
+        done = self.run("up", "--port", str(self.port), *words)
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def pids(self) -> list[int]:
         records = (self.folder / "replay" / "run").glob("*.json")
@@ -46,7 +58,9 @@ class Installation:
     def ask(self, query: str, **headers: str) -> Any:
         body = json.dumps({"query": query}).encode()
         address = f"http://127.0.0.1:{self.port}/graphql"
-        request = Request(address, body, {"Content-Type": "application/json", **headers})
+        token = (self.folder / "token").read_text()
+        known = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        request = Request(address, body, {**known, **headers})
         with urlopen(request, timeout=20) as answer:
             return json.load(answer)["data"]
 
@@ -140,3 +154,97 @@ def test_a_page_of_another_origin_can_launch_nothing(installation: Installation)
     }
     own = installation.ask(launch, Origin=f"http://127.0.0.1:{installation.port}")
     assert own["launchRun"]["__typename"] == "LaunchRunSuccess"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Installation]:
+    """An installation whose folder every account may enter, and whose files were open before."""
+    parent = Path(tempfile.mkdtemp(prefix="ops-open-"))
+    parent.chmod(0o755)
+    made = Installation(parent / "var")
+    (made.folder / "sandbox" / "logs").mkdir(parents=True)
+    (made.folder / "sandbox" / "logs" / "web.log").write_text("what it said before")
+    for path in (made.folder, *made.folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    yield made
+    made.run("down")
+    EmbeddedServer.in_folder(made.folder).remove()
+    shutil.rmtree(parent)
+
+
+def as_nobody(attempt: Callable[[], object]) -> object:
+    """What an attempt of an account without rights came to; an error is its name."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            found = attempt()
+        except HTTPError as error:
+            found = error.code
+        except BaseException as error:  # noqa: BLE001 - the parent judges
+            found = f"{type(error).__name__}: {error}"
+        os.write(writing, json.dumps(found).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        found = json.load(answer)
+    os.waitpid(child, 0)
+    return found
+
+
+def readable(folder: Path) -> list[str]:
+    """The files and sockets below a folder that this account can open."""
+    paths = (Path(top) / name for top, _, names in os.walk(folder) for name in names)
+    return [str(path) for path in paths if os.access(path, os.R_OK) or os.access(path, os.W_OK)]
+
+
+def fetch(address: str, body: str = "", **headers: str) -> int:
+    known = {"Content-Type": "application/json", **headers}
+    with urlopen(Request(address, body.encode() or None, known), timeout=20) as answer:
+        return int(answer.status)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another account")
+def test_another_account_reads_and_drives_nothing(open_folder: Installation) -> None:
+    told = open_folder.up("--mode", "sandbox")
+    token = (open_folder.folder / "token").read_text()
+    ui, control = f"http://127.0.0.1:{open_folder.port}", open_folder.sandbox_port
+    assert f"{ui}/?token={token}" in told
+    assert as_nobody(lambda: readable(open_folder.folder)) == []
+
+    kept = json.loads((open_folder.folder / "postgres" / "connection.json").read_text())
+    at = {"host": kept["host"], "port": kept["port"], "dbname": "ops_pipeline_sandbox"}
+    for user in ("ops_pipeline", "ops_pipeline_runtime", "ops_pipeline_reader", "postgres"):
+        said = as_nobody(partial(psycopg.connect, **at, user=user, connect_timeout=5))
+        assert "no password supplied" in str(said)
+
+    stop = '{"query": "mutation{stopRunningSchedule(id:\\"x\\"){__typename}}"}'
+    assert as_nobody(lambda: fetch(f"{ui}/graphql", stop)) == 401
+    assert as_nobody(lambda: fetch(f"{ui}/")) == 401
+    assert as_nobody(lambda: fetch(f"{ui}/?token=guess")) == 401
+    faults = f"http://127.0.0.1:{control}/control/faults"
+    assert as_nobody(lambda: fetch(faults, '{"rules": []}')) == 401
+    assert fetch(faults, '{"rules": []}', Authorization=f"Bearer {token}") == 200
+
+    def ask_code_server() -> None:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(open_folder.folder / "sandbox" / "run" / "code.sock"))
+
+    assert "PermissionError" in str(as_nobody(ask_code_server))
+    commands = [
+        " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
+    ]
+    logs = [path.read_text() for path in (open_folder.folder / "sandbox" / "logs").iterdir()]
+    passwords = [
+        kept["password"],
+        json.loads((open_folder.folder / "runtime.json").read_text())["password"],
+    ]
+    for secret in (token, *passwords):
+        assert not any(secret in text for text in (*commands, *logs))
+
+    assert open_folder.run("ui", "--rotate").stdout.strip() != f"{ui}/?token={token}"
+    with pytest.raises(HTTPError, match="401"):
+        fetch(f"{ui}/server_info", Authorization=f"Bearer {token}")

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import dagster as dg
-import httpx
 import pytest
 
 from ops_pipeline.clients.alpaca_bars import AlpacaBars
@@ -28,6 +27,7 @@ from ops_pipeline.settings import AlpacaAccess, Mode, PartitionWindow, Settings
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline_tests.defs.world import World, open_world
 from ops_pipeline_tests.sandbox.served import served
+from ops_pipeline_tests.sandbox.worlds import WEB
 
 HASTE = Patience(first_wait=0.01)
 BARS, FEEDS = "/v2/stocks/bars", "/feeds"
@@ -67,15 +67,15 @@ class Live:
     def order(self, *rules: dict[str, Any]) -> None:
         """Let these faults strike; none without rules."""
         if not rules:
-            httpx.delete(f"{self.url}/control/faults").raise_for_status()
+            WEB.delete(f"{self.url}/control/faults").raise_for_status()
             return
         document = {"seed": 1, "rules": list(rules)}
-        httpx.post(f"{self.url}/control/faults", json=document).raise_for_status()
+        WEB.post(f"{self.url}/control/faults", json=document).raise_for_status()
 
     def asked(self, path: str = BARS) -> list[dict[str, Any]]:
         """The requests since the last time."""
-        found = httpx.get(f"{self.url}/control/requests").json()
-        httpx.delete(f"{self.url}/control/requests")
+        found = WEB.get(f"{self.url}/control/requests").json()
+        WEB.delete(f"{self.url}/control/requests")
         return [request for request in found if request["path"].startswith(path)]
 
     def spans(self) -> list[tuple[str, datetime, datetime]]:
@@ -211,7 +211,7 @@ def test_a_vendors_later_version_is_counted_and_changes_nothing(live: Live) -> N
 
 def test_a_split_quarantines_its_ticker(live: Live) -> None:
     split = {"symbol": "NVDA", "new_rate": 10, "old_rate": 1, "ex_date": str(live.session.day)}
-    httpx.post(f"{live.url}/control/splits", json=split).raise_for_status()
+    WEB.post(f"{live.url}/control/splits", json=split).raise_for_status()
     assert live.run(0, 1)["quarantined"] == "NVDA"
     assert live.world.rows("select ticker, cause, observed from quarantines") == [
         {"ticker": "NVDA", "cause": "split", "observed": 10.0}

@@ -1,11 +1,13 @@
 import asyncio
+import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from ops_pipeline.engine import web
+from ops_pipeline.engine import guard, login, web
 
 HOST = "127.0.0.1:3000"
 ORIGIN = f"http://{HOST}"
@@ -42,8 +44,8 @@ def call(scope: Scope, *headers: Header, host: str | None = HOST) -> tuple[list[
     async def send(message: Message) -> None:
         sent.append(message)
 
-    guard = web.Guard(app, web.allowed_hosts(3000, "ops.example.com"))
-    asyncio.run(guard(scope, receive, send))
+    guarded = guard.Guard(app, guard.allowed_hosts(3000, "ops.example.com"))
+    asyncio.run(guarded(scope, receive, send))
     return sent, bool(app.scopes)
 
 
@@ -279,5 +281,117 @@ def test_lifespan_passes() -> None:
 def test_address_that_others_can_reach_ends_with_exit_code_6(
     host: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert web.main(["--port", "3000", "--host", host]) == 6
-    assert "has no login" in capsys.readouterr().err
+    assert web.main(["--port", "3000", "--host", host, "--token-file", "unused"]) == 6
+    assert "has no TLS" in capsys.readouterr().err
+
+
+TOKEN = "t0ken"
+COOKIE = "ops_pipeline_3000"
+
+
+def knock(
+    target: str, *headers: Header, kind: str = "http", method: str = "GET", file: Path
+) -> tuple[Message, bool]:
+    """The first message of the answer, and whether the application was reached."""
+    path, _, query = target.partition("?")
+    scope = {
+        "type": kind,
+        "method": method,
+        "path": unquote(path),
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in headers],
+    }
+    app, sent = Reached(), []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(login.Login(app, file, 3000)(scope, receive, send))
+    return sent[0], bool(app.scopes)
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    return path
+
+
+def cookie_of(first: Message) -> str:
+    return dict(first["headers"])[b"set-cookie"].decode().partition(";")[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "method"),
+    [
+        ("/", [], "GET"),
+        ("/graphql", [JSON], "POST"),
+        ("/?token=", [], "GET"),
+        ("/?token=other", [], "GET"),
+        ("/?token=t0ke", [], "GET"),
+        ("/graphql?token=t0ken", [JSON], "POST"),
+        ("/", [("authorization", "Bearer ")], "GET"),
+        ("/", [("authorization", "Bearer other")], "GET"),
+        ("/", [("authorization", "t0ken")], "GET"),
+        ("/", [("authorization", "Basic t0ken")], "GET"),
+        ("/", [("cookie", f"{COOKIE}=t0ken")], "GET"),
+        ("/", [("cookie", f"{COOKIE}=")], "GET"),
+        ("/", [("cookie", "\u00e9=\u00e9")], "GET"),
+    ],
+)
+def test_nobody_enters_without_the_token(
+    token_file: Path, target: str, headers: list[Header], method: str
+) -> None:
+    first, reached = knock(target, *headers, method=method, file=token_file)
+    assert (first["status"], reached) == (401, False)
+    assert TOKEN not in str(first)
+
+
+def test_a_connection_without_the_token_is_closed(token_file: Path) -> None:
+    first, reached = knock("/graphql?token=t0ken", kind="websocket", file=token_file)
+    assert (first["type"], reached) == ("websocket.close", False)
+
+
+@pytest.mark.parametrize(
+    ("target", "leads_to"),
+    [
+        ("/?token=t0ken", "/"),
+        ("/runs/a%20b?x=1&token=t0ken&y=%26", "/runs/a%20b?x=1&y=%26"),
+        ("//evil.example/?token=t0ken", "/evil.example/"),
+    ],
+)
+def test_the_link_gives_a_cookie_and_leaves_the_address(
+    token_file: Path, target: str, leads_to: str
+) -> None:
+    first, reached = knock(target, file=token_file)
+    headers = dict(first["headers"])
+    assert (first["status"], reached) == (303, False)
+    assert headers[b"location"].decode() == leads_to
+    assert {b"HttpOnly", b"SameSite=strict"} <= set(headers[b"set-cookie"].split(b"; "))
+    assert TOKEN not in headers[b"set-cookie"].decode()
+    for kind in ("http", "websocket"):
+        cookie = ("cookie", cookie_of(first))
+        assert knock("/graphql", cookie, kind=kind, file=token_file)[1]
+
+
+def test_a_token_is_made_once_for_its_owner_and_a_new_one_ends_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "below" / "token"
+    first = login.headers_for(path)
+    assert login.headers_for(path) == first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(path.read_text()) >= 40
+    cookie = cookie_of(knock(f"/?token={path.read_text()}", file=path)[0])
+    path.unlink()
+    for header in (("authorization", first["Authorization"]), ("cookie", cookie)):
+        assert not knock("/", header, file=path)[1]
+    assert knock("/", ("authorization", login.headers_for(path)["Authorization"]), file=path)[1]
+
+
+def test_an_empty_token_lets_nobody_in(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("")
+    assert not knock("/?token=", ("authorization", "Bearer "), file=path)[1]
+    assert path.read_text()

@@ -40,6 +40,8 @@ mutation { launchRun(executionParams: {
 """
 COUNT = "{ runsOrError { ... on Runs { results { runId } } } }"
 ELSEWHERE = {"Origin": "http://evil.example"}
+TOKEN = "token-of-a-test"
+KNOWN = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Server:
 
     def ask(self, query: str) -> dict[str, object]:
         """The answer to a question that the server's own page asks."""
-        headers = {"Origin": self.url}
+        headers = {"Origin": self.url, **KNOWN}
         answer = httpx.post(f"{self.url}/graphql", json={"query": query}, headers=headers)
         assert answer.status_code == 200
         return answer.json()["data"]
@@ -76,7 +78,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 def is_up(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/server_info").status_code == 200
+        return httpx.get(f"{url}/server_info", headers=KNOWN).status_code == 200
     except httpx.ConnectError:
         return False
 
@@ -104,7 +106,10 @@ def serving(tmp_path: Path) -> Iterator[Server]:
         str(port),
         "-w",
         workspace,
+        "--token-file",
+        tmp_path / "token",
     ]
+    (tmp_path / "token").write_text(TOKEN)
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
     process = psutil.Popen(command, cwd=tmp_path, env=environment)
     server = Server(process, f"http://127.0.0.1:{port}")
@@ -127,16 +132,22 @@ def test_other_sites_launch_nothing_and_the_own_page_launches_one(shared: Server
     url = f"{shared.url}/graphql"
     body = json.dumps({"query": LAUNCH})
     as_json = {"Content-Type": "application/json"}
-    refused = [
-        httpx.get(url, params={"query": LAUNCH}),
-        httpx.get(url, params={"query": LAUNCH}, headers=ELSEWHERE),
-        httpx.get(f"{url}/", params={"query": LAUNCH}),
-        httpx.post(url, content=body, headers={**as_json, **ELSEWHERE}),
-        httpx.post(url, content=body, headers={**as_json, "Host": "evil.example"}),
-        httpx.post(url, content=body, headers={"Content-Type": "text/plain"}),
-        httpx.post(url, params={"query": LAUNCH}, data={"query": LAUNCH}),
-        httpx.post(url, content=LAUNCH, headers={"Content-Type": "application/graphql"}),
-    ]
+    with httpx.Client(headers=KNOWN) as web:
+        refused = [
+            web.get(url, params={"query": LAUNCH}),
+            web.get(url, params={"query": LAUNCH}, headers=ELSEWHERE),
+            web.get(f"{url}/", params={"query": LAUNCH}),
+            web.post(url, content=body, headers={**as_json, **ELSEWHERE}),
+            web.post(url, content=body, headers={**as_json, "Host": "evil.example"}),
+            web.post(url, content=body, headers={"Content-Type": "text/plain"}),
+            web.post(url, params={"query": LAUNCH}, data={"query": LAUNCH}),
+            web.post(url, content=LAUNCH, headers={"Content-Type": "application/graphql"}),
+            # Nobody without the token, however well formed.
+            httpx.post(url, content=body, headers=as_json),
+            httpx.post(url, content=body, headers={**as_json, "Authorization": "Bearer x"}),
+            httpx.post(f"{url}?token={TOKEN}", content=body, headers=as_json),
+            httpx.get(f"{shared.url}/"),
+        ]
     assert all(400 <= answer.status_code < 500 for answer in refused)
     assert shared.runs() == 0
     assert shared.ask(LAUNCH) == {"launchRun": {"__typename": "LaunchRunSuccess"}}
@@ -144,8 +155,11 @@ def test_other_sites_launch_nothing_and_the_own_page_launches_one(shared: Server
 
 
 def test_the_page_itself_is_served_and_not_in_a_frame(shared: Server) -> None:
-    page = httpx.get(shared.url, headers={"Accept": "text/html"})
+    with httpx.Client(follow_redirects=True) as browser:
+        page = browser.get(f"{shared.url}/?token={TOKEN}", headers={"Accept": "text/html"})
+        assert browser.get(f"{shared.url}/server_info").status_code == 200
     assert page.status_code == 200
+    assert TOKEN not in str(page.url)
     assert "<html" in page.text
     assert page.headers["x-frame-options"] == "DENY"
 
@@ -164,6 +178,7 @@ def test_sigterm_ends_it_and_its_code_servers(tmp_path: Path) -> None:
 
 def test_address_that_others_can_reach_needs_a_proxy(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ops_pipeline.engine.web", "--port", "1", "--host", "0.0.0.0"]  # noqa: S104
+    command += ["--token-file", str(tmp_path / "token")]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 6
     assert "--behind-authenticating-proxy" in done.stderr
@@ -172,8 +187,16 @@ def test_address_that_others_can_reach_needs_a_proxy(tmp_path: Path) -> None:
 def test_websocket_opens_for_the_own_page_only(shared: Server) -> None:
     url = shared.url.replace("http", "ws") + "/graphql"
     protocols = [Subprotocol("graphql-ws")]
-    with connect(url, origin=Origin(shared.url), subprotocols=protocols) as opened:
+    own = Origin(shared.url)
+    with connect(url, origin=own, subprotocols=protocols, additional_headers=KNOWN) as opened:
         opened.send(json.dumps({"type": "connection_init"}))
         assert json.loads(opened.recv(timeout=10)) == {"type": "connection_ack"}
     with pytest.raises(InvalidStatus, match="403"):
-        connect(url, origin=Origin("http://evil.example"), subprotocols=protocols)
+        connect(
+            url,
+            origin=Origin("http://evil.example"),
+            subprotocols=protocols,
+            additional_headers=KNOWN,
+        )
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(url, origin=own, subprotocols=protocols)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.local import accounts, programs
 from ops_pipeline.local.accounts import Account, server_account
+from ops_pipeline.local.files import close_to_others
 from ops_pipeline.local.programs import copied_tree, programs_for, shipped_tree
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change the account")
@@ -104,3 +106,32 @@ def test_first_starts_side_by_side_agree_on_the_account(monkeypatch: pytest.Monk
         assert found == {server_account(None)}
     finally:
         Account().run(["/usr/sbin/userdel", "ops-pipeline-test"])
+
+
+def test_what_others_could_read_is_closed_and_what_is_closed_stays(tmp_path: Path) -> None:
+    folder, file = tmp_path / "replay", tmp_path / "runtime.json"
+    (folder / "logs").mkdir(parents=True, mode=0o755)
+    file.write_text("{}")
+    for path, mode in ((folder, 0o755), (file, 0o644)):
+        path.chmod(mode)
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    close_to_others([folder, file, tmp_path / "link", tmp_path / "none"])
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, file)] == [0o700, 0o600]
+    assert stat.S_IMODE(Path("/etc/passwd").stat().st_mode) == 0o644
+
+
+@as_root
+def test_the_servers_account_still_reaches_its_data_in_a_closed_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "postgres"
+    data, file = folder / "data", folder / "connection.json"
+    data.mkdir(parents=True, mode=0o700)
+    file.write_text("{}")
+    for path, mode in ((tmp_path.parent, 0o755), (tmp_path, 0o755), (folder, 0o755), (file, 0o644)):
+        path.chmod(mode)
+    account = server_account(None)
+    account.give(data)
+    close_to_others([folder])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o711
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert account.run(["/bin/sh", "-c", 'ls "$1"', "sh", folder]).returncode != 0

@@ -23,8 +23,6 @@ from ops_pipeline.operations.explain import (
 from ops_pipeline.operations.explain_page import (
     as_markdown,
     as_note,
-    markdown_table,
-    one_line,
     sections,
 )
 from ops_pipeline.settings import Mode
@@ -513,14 +511,6 @@ def test_a_note_has_the_verdict_the_gates_the_confidence_and_the_news(
 def test_a_note_without_news_says_none(connection: Connection, trade: UUID) -> None:
     change(connection, "update features.features_1m set news_ids = '{}'")
     assert as_note(explain_execution(connection, trade)).endswith("- news: none")
-
-
-def test_a_table_is_safe_whatever_its_cells_are() -> None:
-    assert markdown_table(("a",), [("x|y",), (None,)]) == "| a |\n| --- |\n| x\\|y |\n| None |"
-
-
-def test_one_line_has_nothing_that_moves_a_cursor() -> None:
-    assert one_line("a\r\nb\tc\x1b[2J\u202ed  e") == "a b c [2J d e"
 
 
 @pytest.mark.parametrize(

@@ -305,3 +305,36 @@ def test_the_log_tells_of_each_request_and_of_no_secret() -> None:
     assert (second["path"], second["status"]) == ("/v2/nowhere", 404)
     assert "sandbox-secret" not in log.text
     assert "hush" not in log.text
+
+
+FOREIGN = [
+    ({"Origin": "http://evil.example"}, 403),
+    ({"Host": "evil.example"}, 421),
+    ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Authorization": ""}, 401),
+    ({"Authorization": "Bearer other"}, 401),
+]
+
+
+@pytest.mark.parametrize(("headers", "status"), FOREIGN)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "requests"),
+        ("DELETE", "requests"),
+        ("GET", "faults"),
+        ("POST", "faults"),
+        ("DELETE", "faults"),
+        ("POST", "splits"),
+    ],
+)
+def test_controls_answer_to_no_other_page_and_to_nobody_without_the_token(
+    url: str, headers: dict[str, str], status: int, method: str, path: str
+) -> None:
+    body = {"json": {"rules": []}} if method == "POST" else {}
+    answer = WEB.request(method, f"{url}/control/{path}", headers=headers, **body)
+    assert answer.status_code == status
+
+
+def test_controls_take_json_only(url: str) -> None:
+    assert WEB.post(f"{url}/control/faults", content='{"rules": []}').status_code == 415

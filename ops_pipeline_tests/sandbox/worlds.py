@@ -14,12 +14,15 @@ from alpaca.trading.client import TradingClient
 from ops_pipeline.domain.values import Bar
 from ops_pipeline.sandbox.live import LiveMarket, RestampedMarket, UnfoldingMarket
 from ops_pipeline.sandbox.world import SandboxWorld
+from ops_pipeline_tests.sandbox.served import CONTROL
 
 NOW = datetime(2025, 3, 11, 15, 30, 30, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 ACCESS = ("sandbox-key", "sandbox-secret")
 # One for all, because each takes a tenth of a second to make.
-WEB = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+WEB = httpx.Client(
+    trust_env=False, headers=CONTROL, limits=httpx.Limits(max_keepalive_connections=0)
+)
 HEADERS = {"APCA-API-KEY-ID": ACCESS[0], "APCA-API-SECRET-KEY": ACCESS[1]}
 
 

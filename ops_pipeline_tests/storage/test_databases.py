@@ -82,6 +82,8 @@ def test_a_role_that_may_not_create_is_told_what_to_have_created(fresh: Settings
         connection.execute(
             sql.SQL("create role {} login password 'poor'").format(sql.Identifier(role))
         )
+        enter = sql.SQL("grant connect on database postgres to {}")
+        connection.execute(enter.format(sql.Identifier(role)))
     poor = replace(fresh, server=replace(owner, user=role, password="poor"))
     with pytest.raises(BadConfiguration, match=fresh.pipeline_database):
         create_databases(poor)

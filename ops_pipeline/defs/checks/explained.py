@@ -6,8 +6,8 @@ from datetime import date, datetime
 import dagster as dg
 
 from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.markdown import markdown_table
 from ops_pipeline.domain.session import Calendar
-from ops_pipeline.operations.explain_page import markdown_table
 from ops_pipeline.storage.explain import Unresolved, count_executions, unresolved_links
 
 SESSIONS = 30

@@ -4,6 +4,7 @@ import dagster as dg
 
 from ops_pipeline.defs.lookahead import copy_and_prove
 from ops_pipeline.defs.resources import Pipeline
+from ops_pipeline.domain.markdown import markdown_text
 from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.stages import SIGNALS
 from ops_pipeline.proofs.lookahead import Lookahead
@@ -40,10 +41,11 @@ def _newest_closed(pipeline: Pipeline) -> Session | None:
 def _result(found: Lookahead) -> dg.AssetCheckResult:
     unequal = [sample.minute.isoformat() for sample in found.samples if not sample.is_equal]
     lines = [
-        f"- {d.table} {d.minute.isoformat()} {d.key}, {d.column}: {d.values[0]}, {d.ways[1]}:"
+        f"{d.table} {d.minute.isoformat()} {d.key}, {d.column}: {d.values[0]}, {d.ways[1]}:"
         f" {d.values[1]}"
         for d in found.differences[:20]
     ]
+    listed = "\n".join(f"- {markdown_text(line)}" for line in [*lines, *found.early[:20]])
     left_out = f", {found.left_out} left out: another model's scores" if found.left_out else ""
     return dg.AssetCheckResult(
         # A session of which nothing was decided proves nothing; a change of the model is no fault.
@@ -56,6 +58,6 @@ def _result(found: Lookahead) -> dg.AssetCheckResult:
             "differ": len(unequal),
             "known_too_early": len(found.early),
             "left_out": found.left_out,
-            "differences": dg.MetadataValue.md("\n".join([*lines, *found.early[:20]]) or "none"),
+            "differences": dg.MetadataValue.md(listed or "none"),
         },
     )

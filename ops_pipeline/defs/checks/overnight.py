@@ -6,9 +6,9 @@ import dagster as dg
 
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.execution import Book
+from ops_pipeline.domain.markdown import markdown_table
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.domain.values import Position
-from ops_pipeline.operations.explain_page import markdown_table
 from ops_pipeline.storage.execution import live_fills
 
 NAME = "no_position_is_held_overnight"

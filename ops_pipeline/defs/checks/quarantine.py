@@ -6,7 +6,7 @@ import dagster as dg
 
 from ops_pipeline.defs.checks.results import result_of
 from ops_pipeline.defs.resources import Pipeline
-from ops_pipeline.operations.explain_page import markdown_table
+from ops_pipeline.domain.markdown import markdown_table
 from ops_pipeline.storage.quarantine import Quarantine, open_quarantines
 
 NAME = "no_ticker_is_quarantined"

@@ -28,6 +28,7 @@ from ops_pipeline.storage.acceptance import verdicts
 from ops_pipeline.storage.config import read_state
 from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.migrate import migrate, pending
+from ops_pipeline.storage.roles import grant_runtime
 from ops_pipeline.storage.services import Switch, switches
 
 DAEMON_SILENT_SECONDS = 120.0
@@ -173,8 +174,9 @@ def not_migrated(scene: Scene) -> Iterator[Found]:
     if names := pending(scene.engine):
 
         def apply() -> None:
-            with opened(scene.settings) as engine:
+            with opened(scene.settings, as_owner=True) as engine:
                 migrate(engine)
+            grant_runtime(scene.settings)
 
         change = Change(f"run {len(names)} migrations", "ops-pipeline init", apply)
         yield Found(NOT_MIGRATED, {"waiting": names}, [change])

@@ -25,6 +25,7 @@ from ops_pipeline.operations import config
 from ops_pipeline.operations.runbook.section import Change, Scene
 from ops_pipeline.settings import KEEPER, Settings
 from ops_pipeline.storage import dispatch, runbook
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.services import Switch, upsert_switch
 
 START_SECONDS = 60
@@ -131,11 +132,18 @@ def by_hand(what: str, command: str) -> Change:
     return Change(what, command)
 
 
-def mend(scene: Scene, what: str, command: str, work: Callable[[Connection], None]) -> Change:
+def mend(
+    scene: Scene,
+    what: str,
+    command: str,
+    work: Callable[[Connection], None],
+    *,
+    as_owner: bool = False,
+) -> Change:
     """Something in the database that is put right in one transaction."""
 
     def apply() -> None:
-        with scene.engine.begin() as connection:
+        with opened(scene.settings, as_owner=as_owner) as engine, engine.begin() as connection:
             work(connection)
 
     return Change(what, command, apply)

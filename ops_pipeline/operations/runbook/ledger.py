@@ -46,7 +46,8 @@ def _look(scene: Scene) -> Iterator[Found]:
     if not is_unique:
         yield Found(UNIQUE_CONSTRAINT_MISSING, {"table": "dispatch_executions"}, _unique(scene))
     if guards:
-        on = mend(scene, "let the guards fire again", AGAIN, runbook.switch_guards_on)
+        what, work = "let the guards fire again", runbook.switch_guards_on
+        on = mend(scene, what, AGAIN, work, as_owner=True)
         yield Found(GUARDS_OFF, {"guards": guards}, [on])
 
 
@@ -81,7 +82,7 @@ def _stop(scene: Scene) -> list[Change]:
 
 def _unique(scene: Scene) -> list[Change]:
     what = "put the unique constraint back, which the server refuses while there is a duplicate"
-    return [mend(scene, what, AGAIN, runbook.make_executions_unique)]
+    return [mend(scene, what, AGAIN, runbook.make_executions_unique, as_owner=True)]
 
 
 def _verify(scene: Scene) -> list[Verdict]:

@@ -98,6 +98,11 @@ returning pg_column_size(gone.*) as bytes;
 -- Bytes with indexes, and whether this role may vacuum it; no row where there is no such table.
 select
     pg_total_relation_size(known.oid) as bytes,
-    pg_has_role(current_user, known.relowner, 'USAGE') as is_owned
+    pg_has_role(current_user, known.relowner, 'USAGE')
+    or case
+        when cast(current_setting('server_version_num') as integer) >= 170000
+            then has_table_privilege(known.oid, 'MAINTAIN')
+        else false
+    end as is_owned
 from pg_class as known
 where known.oid = to_regclass(:table);
