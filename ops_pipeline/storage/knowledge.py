@@ -37,6 +37,11 @@ def clock() -> datetime:
     return datetime.now(UTC)  # noqa: TID251 - the one place that reads it
 
 
+def server_clock(connection: Connection) -> datetime:
+    """Return the clock of the database server, aware and UTC: the present of all processes."""
+    return orders.server_clock(connection).astimezone(UTC)
+
+
 def read_now(connection: Connection, mode: Mode) -> datetime:
     """The present, aware and UTC: the database server's clock, or in a replay the driver's.
 
@@ -52,7 +57,7 @@ def read_now(connection: Connection, mode: Mode) -> datetime:
 def find_now(connection: Connection, mode: Mode) -> datetime | None:
     """The present as read_now gives it; none in a replay that has not begun."""
     if mode.is_live:
-        return orders.server_clock(connection).astimezone(UTC)
+        return server_clock(connection)
     present: datetime | None = connection.execute(query("knowledge", "read_present")).scalar()
     return present.astimezone(UTC) if present else None
 

@@ -1,20 +1,25 @@
 """halt, reduce and resume say what stops and what goes on, and each change is kept."""
 
 import getpass
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
+from ops_pipeline.cli import trading
 from ops_pipeline.cli.server import connected
+from ops_pipeline.dispatcher.turn import take_turn
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.dispatch import read_trading_state, trading_state_changes
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.knowledge import find_now, insert_replay_session, set_present
 from ops_pipeline.storage.services import switch_changes
 from ops_pipeline_tests.cli.test_verbs import Run, ready, run  # noqa: F401 - fixtures
+from ops_pipeline_tests.dispatcher.paper import ACCEPT, FILL, REFUSE, FakeBroker, Paper
 from ops_pipeline_tests.dispatcher.world import World
 
 LONG_AGO = date(2020, 1, 2)
@@ -167,6 +172,47 @@ def test_flatten_opens_nothing_and_closes_all_with_the_next_run(
     assert closing(holding) == [("NVDA", "flatten")]
     assert "left, being closed already or in quarantine: NVDA +10" in again.out
     assert "REDUCING since" in run("status", "--mode", "sandbox").out
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "said"),
+    [
+        (FILL, 0, "NVDA: closed at 201.00 USD"),
+        (
+            REFUSE,
+            1,
+            "NVDA: rejected: insufficient buying power (403); +10 left, will be tried again",
+        ),
+        (ACCEPT, 1, "NVDA: at the broker, ACKED, +10 left"),
+    ],
+)
+def test_flatten_waits_and_says_what_became_of_each_position(
+    run: Run,  # noqa: F811 - the fixture
+    holding: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(trading, "WAIT_SECONDS", 5)
+    engine = open_engine(holding)
+    world = World(engine)
+    world.configure(opening_block_minutes=0)
+    paper = Paper(world, FakeBroker(script=[step]))
+    desk = replace(paper.desk, mode=Mode.SANDBOX, calendar=Mode.SANDBOX.calendar)
+
+    def dispatch_once() -> None:
+        while not closing(holding):
+            time.sleep(0.05)
+        take_turn(desk)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(dispatch_once)
+        answer = run("flatten", "--mode", "sandbox", "--apply")
+        done.result(20)
+    engine.dispose()
+    assert said in answer.out
+    assert answer.code == code
 
 
 @pytest.mark.parametrize("apply", [(), ("--apply",)])

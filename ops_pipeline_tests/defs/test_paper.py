@@ -44,6 +44,7 @@ def paper(
 ) -> Iterator[World]:
     """A world in sandbox mode whose orders go to a served broker; its present stands still."""
     monkeypatch.setattr("ops_pipeline.storage.knowledge.clock", lambda: NOW)
+    monkeypatch.setattr("ops_pipeline.storage.knowledge.server_clock", lambda _: NOW)
     with open_world(template, Mode.SANDBOX) as made:
         _reconfigure(
             made,

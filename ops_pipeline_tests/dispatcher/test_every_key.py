@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import Connection, Engine
@@ -13,7 +14,7 @@ from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.operations.config import change, config_of, in_force
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage import config as storage
-from ops_pipeline.storage import dispatch
+from ops_pipeline.storage import dispatch, knowledge
 from ops_pipeline_tests.builders import NOON, a_bar, at
 from ops_pipeline_tests.dispatcher.world import TS, World, empty, features
 from ops_pipeline_tests.storage.rows import put_run
@@ -47,6 +48,11 @@ def buy_weak(world: World) -> None:
 
 def buy_late(world: World) -> None:
     buy(world, ts=TS - timedelta(seconds=100))
+
+
+def buy_by_another_clock(world: World) -> None:
+    with patch.object(knowledge, "clock_skew_seconds", lambda *_: 7.0):
+        buy(world)
 
 
 def buy_again(world: World) -> None:
@@ -122,6 +128,7 @@ CASES: dict[str, Case] = {
     "max_bar_age_seconds": Case(10, buy),
     "max_feature_age_seconds": Case(10, buy),
     "max_recommendation_age_seconds": Case(60, buy_late),
+    "max_clock_skew_seconds": Case(8, buy_by_another_clock),
     "max_open_positions": Case(1, buy_another),
     "max_notional_exposure": Case(0.05, buy),
     "max_notional_per_trade": Case(0.05, buy),
@@ -151,6 +158,7 @@ REFUSED: dict[str, tuple[Any, Any]] = {
     "max_bar_age_seconds": (86_401, 1.5),
     "max_feature_age_seconds": (0, True),
     "max_recommendation_age_seconds": (0, "300"),
+    "max_clock_skew_seconds": (61, "5"),
     "max_open_positions": (0, 2.5),
     "max_notional_exposure": (1.5, {}),
     "max_notional_per_trade": (-0.1, []),

@@ -1,4 +1,4 @@
--- A position that has to be closed is proposed again until it is flat; a closing order at a broker needs no bar.
+-- A position that has to be closed is proposed again until it is flat; a broker's close needs no bar.
 
 -- Set by flatten, until trading is resumed: whatever is held has to be closed.
 alter table trading_state add column must_be_flat boolean not null default false;

@@ -484,7 +484,7 @@ having count(*) > 1 and not bool_and(is_external)
 order by client_order_id;
 
 -- name: clock_skew
--- How many seconds the database server's clock is ahead of ours, and of a dispatcher that opens nothing for it.
+-- How many seconds the server's clock is ahead of ours, and of a dispatcher that opens nothing for it.
 select
     extract(epoch from clock_timestamp() - cast(:clock as timestamptz)) as seconds,
     (
@@ -499,7 +499,7 @@ select
     ) as refused_seconds;
 
 -- name: unclosed_positions
--- Positions that had to be closed and are still held: since when, and how the newest failed order ended.
+-- Positions that had to be closed and are held: since when, and how the newest failed order ended.
 with asked as (
     select
         id,
@@ -549,7 +549,7 @@ group by positions.ticker, positions.held
 order by positions.ticker;
 
 -- name: opening_freshness
--- As execution_freshness, for orders that open: closing orders need no fresh bar.
+-- As execution_freshness, for orders that open.
 select
     ticker,
     simulated_ts,

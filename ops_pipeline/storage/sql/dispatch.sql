@@ -87,7 +87,7 @@ from unnest(cast(:tickers as text[]), cast(:opened as timestamptz[])) as held (t
 inner join dispatch_recommendations as asked
     on
         held.ticker = asked.ticker and asked.intent = 'close'
-        and asked.minute >= date_trunc('minute', held.opened_at) and asked.ts > held.opened_at
+        and date_trunc('minute', held.opened_at) <= asked.minute and held.opened_at < asked.ts
 left join order_intents as placed on asked.id = placed.recommendation_id
 group by held.ticker;
 
@@ -251,7 +251,12 @@ select
             and (
                 intent = 'open'
                 or created_at > coalesce(
-                    (select run.written_at from dispatcher_runs as run order by run.started_at desc limit 1),
+                    (
+                        select run.written_at
+                        from dispatcher_runs as run
+                        order by run.started_at desc
+                        limit 1
+                    ),
                     '-infinity'
                 )
             )
