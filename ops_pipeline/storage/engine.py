@@ -79,16 +79,7 @@ def open_engine(
         port=server.port,
         database=database or settings.pipeline_database,
     )
-    # A server that is alive ends what takes too long before we give it up, and says what it was.
-    lock, statement = LOCK_SECONDS, 0.0
-    if bound_seconds:
-        lock, statement = min(LOCK_SECONDS, bound_seconds / 4), bound_seconds / 2
-    options = (
-        f"-c timezone=UTC -c lock_timeout={round(lock * 1_000)}"
-        f" -c statement_timeout={round(statement * 1_000)}"
-        f" -c idle_in_transaction_session_timeout={round(idle_seconds * 1_000)}"
-        f"{owner_options(server) if as_owner else ''}"
-    )
+    options = _options(idle_seconds, bound_seconds) + (owner_options(server) if as_owner else "")
     connecting = min(CONNECT_TIMEOUT_SECONDS, math.ceil(bound_seconds or CONNECT_TIMEOUT_SECONDS))
     made = create_engine(
         url,
@@ -108,6 +99,18 @@ def open_engine(
     if bound_seconds:
         _bind(made, bound_seconds)
     return made
+
+
+def _options(idle_seconds: float, bound_seconds: float | None) -> str:
+    # A server that is alive ends what takes too long before we give it up, and says what it was.
+    lock, statement = LOCK_SECONDS, 0.0
+    if bound_seconds:
+        lock, statement = min(LOCK_SECONDS, bound_seconds / 4), bound_seconds / 2
+    return (
+        f"-c timezone=UTC -c lock_timeout={round(lock * 1_000)}"
+        f" -c statement_timeout={round(statement * 1_000)}"
+        f" -c idle_in_transaction_session_timeout={round(idle_seconds * 1_000)}"
+    )
 
 
 class _Bounded(psycopg.Connection[Any]):
