@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from ops_pipeline import __version__
 from ops_pipeline.cli.console import err, say
 from ops_pipeline.domain.errors import OperatorError
+from ops_pipeline.environment import enter
 
 # Where each verb stands, in the order in which the help shows them; `app` is a verb with verbs.
 VERBS = {
@@ -91,6 +92,7 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
 def main() -> None:
     """Run the command line; an operator's error is one line with the next command to try."""
     try:
+        enter()
         app(sys.argv[1:])()
     except OperatorError as error:
         _report(error)
