@@ -18,6 +18,8 @@ from ops_pipeline.settings import Mode, Settings, reader_file
 from ops_pipeline.storage.engine import CONNECT_TIMEOUT_SECONDS, reachable, server_of
 
 READER_TIMEOUT_SECONDS = 10
+_MARKED = "select pg_backend_pid(), set_config('ops_pipeline.session', %s, false)"
+_SEEN = "select pg_backend_pid(), current_setting('ops_pipeline.session', true)"
 # In the name of every database that is made to be dropped.
 SCRATCH = "_scratch_"
 
@@ -44,9 +46,11 @@ def create_databases(settings: Settings) -> None:
 
     Raises:
         NotRunning: the server does not answer.
-        BadConfiguration: this user may not create them; the message says which to create.
+        BadConfiguration: this user may not create them, and the message says which to create; or a
+            pool stands before the server that keeps no sessions.
     """
     wanted = [settings.pipeline_database, settings.dagster_database]
+    require_sessions(settings, "postgres")
     with _session(settings, "postgres") as connection:
         try:
             _create(connection, wanted)
@@ -57,7 +61,40 @@ def create_databases(settings: Settings) -> None:
                 " and this user may not create them",
                 "have them created, then run: ops-pipeline init",
             ) from error
+    for name in wanted:
+        require_sessions(settings, name)
     _tune(settings)
+
+
+def require_sessions(settings: Settings, database: str) -> None:
+    """Refuse a pool that gives one client's session to another between two transactions.
+
+    Locks, time-outs and the turns of the stages belong to a session. A server that is ours is not
+    asked.
+
+    Raises:
+        NotRunning: the server does not answer.
+        BadConfiguration: there is such a pool.
+    """
+    server = server_of(settings)
+    if server.is_embedded:
+        return
+    with _session(settings, database) as first, _session(settings, database) as second:
+        mark = secrets.token_hex(8)
+        before = first.execute(_MARKED, [mark]).fetchone()
+        # Two that share a session are told by that; where its pool has one only, the first would
+        # wait for the second's transaction.
+        is_kept = before != second.execute(_MARKED, [mark]).fetchone()
+        if is_kept:
+            with second.transaction():
+                second.execute("select 1")
+                is_kept = before == first.execute(_SEEN).fetchone()
+    if not is_kept:
+        raise BadConfiguration(
+            f"a pool at {server.host}:{server.port} gives each transaction another session of"
+            f" {database} (PgBouncer calls it transaction pooling)",
+            "use pool_mode=session for these databases, or the server's own port",
+        )
 
 
 def has_database(settings: Settings) -> bool:
