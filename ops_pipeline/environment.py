@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 from dotenv import dotenv_values
@@ -120,6 +121,16 @@ def controlled(environ: Mapping[str, str]) -> dict[str, str]:
         named = [word for word in dict.fromkeys([*given, *LOOPBACK]) if word]
         kept["NO_PROXY"] = kept["no_proxy"] = "*" if "*" in named else ",".join(named)
     return kept
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that the environment names for this address; never one for loopback."""
+    from requests.utils import get_environ_proxies, select_proxy
+
+    if urlsplit(url).hostname in LOOPBACK:
+        return None
+    proxy = select_proxy(url, get_environ_proxies(url))
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
