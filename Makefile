@@ -11,7 +11,7 @@ JOBS ?= 3
 # The order of the tests; another one, as make test SEED=$$RANDOM, finds what leans on what ran before.
 SEED ?= 1
 SLOW = $(BIN)/python -m pytest -q --randomly-seed=$(SEED) -n $(JOBS) --dist loadfile --no-loadscope-reorder
-FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure test_settings.py)
+FAST := $(addprefix ops_pipeline_tests/,domain clients sandbox structure test_environment.py test_settings.py)
 
 # What is compiled is kept, whatever the machine says: tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE

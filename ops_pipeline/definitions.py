@@ -42,6 +42,7 @@ from ops_pipeline.defs.schedules import (
 from ops_pipeline.defs.slo import pipeline_slo
 from ops_pipeline.defs.stream import stream_checks, trade_stream
 from ops_pipeline.domain.stages import BARS, FEATURES, NEWS, SENTIMENT, SIGNALS, WATCHLIST
+from ops_pipeline.environment import enter
 from ops_pipeline.settings import Settings, load
 
 SCHEDULES = [
@@ -109,4 +110,5 @@ def build(settings: Settings) -> dg.Definitions:
     )
 
 
+enter()
 defs = build(load())

@@ -42,6 +42,8 @@ ALPACA_HOSTS = ("data.alpaca.markets", "data.sandbox.alpaca.markets", PAPER_HOST
 OVERRIDES_TEXT, OVERRIDES_FILE = "OPS_DISPATCHER_CONFIG", "OPS_DISPATCHER_CONFIG_FILE"
 SSM_EXAMPLE = "/ops-pipeline/dispatcher_config"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+# Each may begin with ~, and is made absolute: children start in another folder.
+PATH_NAMES = ("OPS_VAR_DIR", "OPS_UNIVERSE_FILE", OVERRIDES_FILE, "OPS_FINBERT_PATH")
 _CHANNEL = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -317,7 +319,7 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         BadConfiguration: a value cannot be used; the message names it.
     """
     chosen = _mode(mode or environ.get("OPS_MODE") or Mode.REPLAY.value)
-    var_dir = Path(environ.get("OPS_VAR_DIR") or PROJECT_DIR / "var").resolve()
+    var_dir = (_path("OPS_VAR_DIR", environ) or PROJECT_DIR / "var").resolve()
     server, reader_password = _server(environ, var_dir)
     if server:
         server = replace(server, roles=_roles(server, environ, var_dir))
@@ -333,13 +335,13 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         alpaca=_alpaca(chosen, environ),
         sandbox_port=_sandbox_port(environ),
         contact=_one_line("OPS_CONTACT", environ),
-        universe_file=_universe_file(environ),
+        universe_file=_path("OPS_UNIVERSE_FILE", environ),
         allows_private_feeds=_switch("OPS_ALLOW_PRIVATE_FEEDS", environ),
         dbt_as_command=_switch("OPS_DBT_AS_COMMAND", environ),
         broker=_broker(chosen, environ),
         paper_consent=_printable("OPS_PAPER_CONSENT", environ.get("OPS_PAPER_CONSENT") or ""),
         dispatcher_overrides=environ.get(OVERRIDES_TEXT) or "",
-        dispatcher_overrides_file=_overrides_file(environ),
+        dispatcher_overrides_file=_path(OVERRIDES_FILE, environ),
         slo_overrides=environ.get("OPS_SLO") or "",
         price_overrides=environ.get("OPS_PRICES") or "",
         ssm_parameter=_ssm_parameter(chosen, environ),
@@ -349,7 +351,7 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         dead_man_url=(environ.get("OPS_DEAD_MAN_URL") or "").strip(),
         retention=_retention(environ),
         sentiment=_sentiment(chosen, environ),
-        finbert_path=_finbert_path(environ),
+        finbert_path=_path("OPS_FINBERT_PATH", environ),
     )
 
 
@@ -592,11 +594,6 @@ def _sentiment(mode: Mode, environ: Mapping[str, str]) -> SentimentBackend:
     return SentimentBackend(text or own)
 
 
-def _finbert_path(environ: Mapping[str, str]) -> Path | None:
-    text = environ.get("OPS_FINBERT_PATH")
-    return Path(text).absolute() if text else None
-
-
 def masked(account_number: str) -> str:
     """Enough of the number to tell two accounts apart."""
     return f"...{visible(account_number[-4:], 8)}" if len(account_number) > 8 else "..."
@@ -616,15 +613,13 @@ def _printable(name: str, text: str) -> str:
     return text
 
 
-def _universe_file(environ: Mapping[str, str]) -> Path | None:
-    text = environ.get("OPS_UNIVERSE_FILE")
-    return Path(text).resolve() if text else None
-
-
-def _overrides_file(environ: Mapping[str, str]) -> Path | None:
-    text = environ.get(OVERRIDES_FILE)
-    # The file system is not asked: whatever it says is the dispatcher's trouble.
-    return Path(text).absolute() if text else None
+def _path(name: str, environ: Mapping[str, str]) -> Path | None:
+    """Return an absolute path; the file system is not asked, since a bad file stops its reader."""
+    try:
+        text = environ.get(name)
+        return Path(text).expanduser().absolute() if text else None
+    except RuntimeError:
+        raise BadConfiguration(f"{name} begins with ~ and a user who is not known here") from None
 
 
 def _ssm_parameter(mode: Mode, environ: Mapping[str, str]) -> str:
@@ -723,17 +718,14 @@ def _seed(text: str) -> int:
 
 
 def _server(environ: Mapping[str, str], var_dir: Path) -> tuple[Server | None, str]:
-    if url := environ.get("DATABASE_URL"):
-        return _server_of_url(url), kept_password(reader_file(var_dir))
-    if host := environ.get("DB_HOST"):
-        parts = Server(
-            host=host,
-            port=_port("DB_PORT", environ.get("DB_PORT") or "5432"),
-            user=environ.get("DB_USER") or "postgres",
-            password=environ.get("DB_PASSWORD") or "",
-            base_name=environ.get("DB_NAME") or DEFAULT_BASE_NAME,
-        )
-        return parts, kept_password(reader_file(var_dir))
+    if server := _named_server(environ):
+        texts = (server.host, server.user, server.password, server.base_name)
+        if any("\0" in text or not _is_utf8(text) for text in texts):
+            raise BadConfiguration(
+                "DATABASE_URL, or one of DB_HOST, DB_NAME, DB_USER and DB_PASSWORD, is no UTF-8"
+                " text, or holds a zero byte"
+            )
+        return server, kept_password(reader_file(var_dir))
     path = connection_file(var_dir)
     if not path.exists():
         return None, ""
@@ -742,23 +734,72 @@ def _server(environ: Mapping[str, str], var_dir: Path) -> tuple[Server | None, s
     return server, kept["reader_password"]
 
 
-def _server_of_url(url: str) -> Server:
-    parts = urlsplit(url)
-    base_name = unquote(parts.path.lstrip("/")) or DEFAULT_BASE_NAME
-    if not parts.scheme.startswith("postgres") or not parts.hostname:
-        raise BadConfiguration("DATABASE_URL must read postgresql://user:password@host:port/name")
-    if parts.query:
+def _named_server(environ: Mapping[str, str]) -> Server | None:
+    """Return the server that DATABASE_URL or DB_HOST names."""
+    password = environ.get("DB_PASSWORD") or ""
+    if url := environ.get("DATABASE_URL"):
+        return _server_of_url(url, password)
+    if host := environ.get("DB_HOST"):
+        return Server(
+            host=host,
+            port=_port("DB_PORT", environ.get("DB_PORT") or "5432"),
+            user=environ.get("DB_USER") or "postgres",
+            password=password,
+            base_name=environ.get("DB_NAME") or DEFAULT_BASE_NAME,
+        )
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _server_of_url(url: str, other_password: str) -> Server:
+    """Return the server of a URL, read from its parts; no message repeats what stands in it."""
+    scheme, _, rest = url.strip().partition("://")
+    login, at, place = rest.rpartition("@")
+    user, colon, password = login.partition(":")
+    for part, text in (("user", user), ("password", password)):
+        if set(text) & set("/?#[]"):
+            raise BadConfiguration(
+                f"DATABASE_URL: the {part} holds one of / ? # [ ] as it is",
+                "percent-encode it, / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D; or leave the"
+                " password out, and set DB_PASSWORD",
+            )
+    if "?" in place:
         # Three clients connect, each from the parts: what is said here would be heard by none.
         raise BadConfiguration(
             "DATABASE_URL has options after a question mark, which nobody would keep",
             "set them in libpq's variables, as PGSSLMODE and PGSSLROOTCERT",
         )
-    try:
-        port = parts.port or 5432
-    except ValueError:
-        raise BadConfiguration("DATABASE_URL has a port that is no number") from None
-    user = unquote(parts.username or "postgres")
-    return Server(parts.hostname, port, user, unquote(parts.password or ""), base_name)
+    found = re.fullmatch(r"(\[[\da-fA-F:.]+\]|[^\s:/?#\[\],]+)(?::([^/]*))?(?:/([^/#]*))?", place)
+    if not scheme.startswith("postgres") or (at and not user) or not found:
+        raise BadConfiguration(
+            f"DATABASE_URL: {_wrong_part(scheme, user, at)} cannot be read; it must read"
+            " postgresql://user:password@host:port/name",
+            "percent-encode what is special in a part, or set DB_HOST, DB_PORT, DB_NAME, DB_USER"
+            " and DB_PASSWORD",
+        )
+    host, port, name = found.groups()
+    if port and not (port.isdecimal() and 0 < int(port[:6]) < 65536):
+        raise BadConfiguration("DATABASE_URL: the port is no number between 1 and 65535")
+    return Server(
+        host.strip("[]"),
+        int(port or "5432"),
+        unquote(user) or "postgres",
+        unquote(password) if colon else other_password,
+        unquote(name or "") or DEFAULT_BASE_NAME,
+    )
+
+
+def _wrong_part(scheme: str, user: str, at: str) -> str:
+    if not scheme.startswith("postgres"):
+        return "what stands before ://"
+    return "the user" if at and not user else "what follows the user and the password"
 
 
 def _window(path: Path, environ: Mapping[str, str]) -> PartitionWindow | None:

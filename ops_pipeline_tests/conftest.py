@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.domain.session import Calendar
+from ops_pipeline.environment import OWN, PROXY, RESOLVED, controlled, enter
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS
 from ops_pipeline.settings import Mode, Server, Settings, load
@@ -51,6 +52,8 @@ PROOFS = (
     "benchmarks/test_trade_stream_lag.py",
     "defs/test_both_ends.py",
 )
+# How thorough some tests are; all else of the caller's environment that we read is taken away.
+TEST_KNOBS = ("OPS_CALENDAR", "OPS_STREAM_SEEDS")
 # These begin before all others, in this order: the last to end would be waited for alone.
 LONGEST = (
     *PROOFS,
@@ -75,9 +78,23 @@ LONGEST = (
 
 
 def pytest_configure() -> None:
-    """Hear an interrupt also where a shell began this in the background, as the children do."""
+    """Do without the caller's variables and `.env`; hear an interrupt also in the background."""
+    isolate()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def isolate() -> None:
+    """Take away what the caller's shell, proxy and `.env` would change, also in children."""
+    kept = {
+        name: value
+        for name, value in controlled(os.environ).items()
+        if name.startswith(TEST_KNOBS)
+        or not (OWN.fullmatch(name) or PROXY.fullmatch(name) or name.startswith("DAGSTER_"))
+    }
+    os.environ.clear()
+    os.environ.update({**kept, RESOLVED: "off"})
+    enter()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

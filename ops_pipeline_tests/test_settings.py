@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -21,6 +22,7 @@ from ops_pipeline.settings import (
     BrokerName,
     Mode,
     SentimentBackend,
+    Server,
     Settings,
     alert_channels_of,
     alert_quiet_of,
@@ -228,6 +230,70 @@ def test_a_contact_is_taken_without_the_blanks_around_it() -> None:
 def test_options_of_a_database_url_are_refused_and_not_dropped() -> None:
     with pytest.raises(BadConfiguration, match="options after a question mark"):
         loaded(DATABASE_URL="postgresql://db.example/ops?sslmode=verify-full")
+
+
+PASSWORDS = ["s3cr[t", "s3cr#t", "s3cr/t", "s3cr?t", "s3cr]t"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_a_password_that_has_to_be_encoded_is_named_and_not_shown(password: str) -> None:
+    with pytest.raises(BadConfiguration, match="the password holds one of") as refused:
+        loaded(DATABASE_URL=f"postgresql://ops:{password}@db.example:5432/ops")
+    assert "s3cr" not in str(refused.value) + refused.value.hint
+    assert "DB_PASSWORD" in refused.value.hint
+    encoded = quote(password, safe="")
+    server = loaded(DATABASE_URL=f"postgresql://ops:{encoded}@db.example:5432/ops").server
+    assert server is not None
+    assert server.password == password
+
+
+@pytest.mark.parametrize("password", ["s\u2100t", "p@ss", "50%off", "a:b", "a b", ""])
+def test_a_password_that_can_only_mean_itself_is_taken(password: str) -> None:
+    given = loaded(DATABASE_URL=f"postgresql://ops:{password}@db.example/ops").server
+    assert given is not None
+    assert (given.host, given.user, given.password) == ("db.example", "ops", password)
+
+
+def test_a_url_without_a_password_takes_the_one_beside_it() -> None:
+    given = loaded(DATABASE_URL="postgresql://ops@[::1]:5433/a%2Fb", DB_PASSWORD="s3cr/t#[")
+    assert given.server == Server("::1", 5433, "ops", "s3cr/t#[", "a/b")
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("postgresql://u/x:s3cret@host/ops", "the user holds one of"),
+        ("postgresql://ops:s3cret", "the port is no number"),
+        ("postgresql://ops:s3cret@host:54x2/ops", "the port is no number"),
+        ("postgresql://ops:s3cret@host:99999999/ops", "the port is no number"),
+        ("mysql://ops:s3cret@host/ops", "what stands before ://"),
+        ("s3cret", "what stands before ://"),
+        ("postgresql://:s3cret@host/ops", "the user cannot be read"),
+        ("postgresql://ops:s3cret@/ops", "what follows the user and the password"),
+        ("postgresql://ops:s3cret@a,b/ops", "what follows the user and the password"),
+        ("postgresql://ops:s3cret@host/ops/more", "what follows the user and the password"),
+        ("postgresql://ops:s3cret%00@host/ops", "zero byte"),
+        ("postgresql://ops:s3cret\udcff@host/ops", "is no UTF-8"),
+    ],
+)
+def test_the_wrong_part_of_a_url_is_named_and_no_part_is_shown(url: str, part: str) -> None:
+    with pytest.raises(BadConfiguration, match=part) as refused:
+        loaded(DATABASE_URL=url)
+    assert "s3cret" not in str(refused.value) + refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["OPS_VAR_DIR", "OPS_UNIVERSE_FILE", "OPS_DISPATCHER_CONFIG_FILE", "OPS_FINBERT_PATH"]
+)
+def test_a_path_may_begin_with_the_home_folder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = loaded(**{name: "~/mine"})
+    paths = (
+        given.var_dir, given.universe_file, given.dispatcher_overrides_file, given.finbert_path
+    )  # fmt: skip
+    assert Path("/home/me/mine") in paths
+    with pytest.raises(BadConfiguration, match=f"{name} begins with ~ and a user"):
+        loaded(**{name: "~nobody-of-this-name/mine"})
 
 
 def test_mode_alpaca_paper_is_live_on_the_exchanges_calendar_with_databases_of_its_own() -> None:

@@ -1,6 +1,5 @@
 """Benchmark features: the feature layer by dbt, by pandas and by DuckDB, over the same bars."""
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +21,7 @@ from ops_pipeline.cli.console import (
     table,
 )
 from ops_pipeline.cli.server import running_server
+from ops_pipeline.environment import apply
 from ops_pipeline.proofs.scratch import entered, environment, scratch
 from ops_pipeline.settings import Mode
 
@@ -73,7 +73,7 @@ def _measured(sessions: int, tickers: int, repeats: int, *, quiet: bool) -> "lis
             bars.advance(shown)
 
         with entered(environment(settings, NAME)) as inside:
-            os.environ.update(inside.environment())
+            apply(inside)
             from benchmarks.measure.features import measure
 
             return measure(inside, request.sessions, repeats, on_way)

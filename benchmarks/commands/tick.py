@@ -1,6 +1,5 @@
 """Benchmark tick: a minute from its request to its last asset, beside the stock way."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from ops_pipeline.cli.console import JsonOption, err, out, print_json, progress,
 from ops_pipeline.cli.play import player_of
 from ops_pipeline.cli.server import prepare, running_server
 from ops_pipeline.domain.session import MINUTE, newest_closed_minute
+from ops_pipeline.environment import apply
 from ops_pipeline.local.ports import free_port
 from ops_pipeline.proofs.scratch import entered, environment, scratch
 from ops_pipeline.settings import Mode, PartitionWindow, Settings, load, save_window
@@ -81,7 +81,7 @@ def _installed(settings: Settings, tickers: int) -> Iterator[Settings]:
         prepare(inside)
         first = clock() - (HISTORY + MAX_TICKS) * MINUTE
         save_window(inside, PartitionWindow(first.date()))
-        os.environ.update(inside.environment())
+        apply(inside)
         track(inside, tickers)
         with sandbox_of(tickers, port):
             yield load()

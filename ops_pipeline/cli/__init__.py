@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from ops_pipeline import __version__
 from ops_pipeline.cli.console import err, say
 from ops_pipeline.domain.errors import OperatorError
+from ops_pipeline.environment import enter
 
 # Where each verb stands, in the order in which the help shows them; `app` is a verb with verbs.
 VERBS = {
@@ -100,6 +101,7 @@ def invoke(build: Callable[[], typer.Typer]) -> None:
     # Whatever it or its processes write, runs and PostgreSQL included, is this account's alone.
     os.umask(0o077)
     try:
+        enter()
         build()()
     except OperatorError as error:
         _report(error)

@@ -1,7 +1,6 @@
 """The verb chaos: hurt the dispatcher at every boundary, and certify that nothing came twice."""
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,7 @@ from ops_pipeline.cli.console import (
     table,
 )
 from ops_pipeline.cli.server import prepare, running_server
+from ops_pipeline.environment import apply
 from ops_pipeline.local.files import replace_private
 from ops_pipeline.proofs.chaos.certificate import Certificate, certify
 from ops_pipeline.proofs.chaos.plan import POINTS, PROMISES
@@ -64,7 +64,7 @@ def _keep(mode: ModeOption, found: Certificate, *, quiet: bool) -> None:
         path = certificate_file(settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_private(path, json.dumps(plain(found), indent=2, allow_nan=False))
-        os.environ.update(settings.environment())
+        apply(settings)
         from ops_pipeline.defs.certificate import report
 
         report(plain(found))

@@ -39,6 +39,11 @@ def say(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
+def say_aside(text: str) -> None:
+    """One line to a person beside the answer, which a program may read."""
+    err.print(text, style="dim", markup=False, soft_wrap=True)
+
+
 def print_json(value: object) -> None:
     """One JSON document; NaN is refused, times are ISO 8601."""
     out.print(json.dumps(plain(value), indent=2, allow_nan=False), markup=False, soft_wrap=True)

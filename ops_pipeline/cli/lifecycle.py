@@ -1,6 +1,5 @@
 """Verbs that begin and end: init, up, down, demo."""
 
-import os
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,6 +13,7 @@ from ops_pipeline.cli.server import prepare, running_server, settings_of
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning
+from ops_pipeline.environment import apply
 from ops_pipeline.local.keeper import (
     Asked,
     last_asked,
@@ -137,7 +137,7 @@ def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
         prepare(answering)
         _ensure_window(answering)
         settings = load(settings.mode.value)
-        os.environ.update(settings.environment())
+        apply(settings)
         _parse_models(settings)
         _prepare_dagster(settings)
         # What a keeper that was killed left behind belongs to nobody.

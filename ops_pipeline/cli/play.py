@@ -1,7 +1,6 @@
 """Plays sessions through Dagster: their data in this process, the dispatcher in one beside it."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from ops_pipeline.cli.console import err, progress
 from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.session import Session
 from ops_pipeline.domain.stages import DATA_STAGES
+from ops_pipeline.environment import apply
 from ops_pipeline.settings import Mode, Settings, load
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _raise_failure(futures: Sequence[Future[None]]) -> None:
 @contextmanager
 def player_of(settings: Settings, on_progress: OnProgress | None = None) -> "Iterator[Player]":
     """What plays the minutes of a mode; on_progress is told of each finished stage."""
-    os.environ.update(settings.environment())
+    apply(settings)
     import dagster as dg
 
     from ops_pipeline.definitions import defs

@@ -1,6 +1,5 @@
 """The verb runbook: each section diagnoses, fixes and verifies itself."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -19,6 +18,7 @@ from ops_pipeline.cli.console import (
 )
 from ops_pipeline.cli.server import settings_of
 from ops_pipeline.domain.acceptance import Verdict
+from ops_pipeline.environment import apply
 from ops_pipeline.operations.operator import operator
 from ops_pipeline.operations.runbook import section as runbook
 from ops_pipeline.operations.runbook.commands import COMMANDS
@@ -129,7 +129,7 @@ def _dagster(settings: Settings) -> Iterator[Orchestrator]:
 
     from ops_pipeline.engine.watch import Watch
 
-    os.environ.update(settings.environment())
+    apply(settings)
     with dg.DagsterInstance.get() as instance:
         yield Watch(instance)
 

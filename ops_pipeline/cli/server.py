@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, Engine
 
-from ops_pipeline.cli.console import err
+from ops_pipeline.cli.console import say_aside
 from ops_pipeline.clients.universe import tickers_of, universe_file
 from ops_pipeline.domain.errors import BadInput, NotRunning
 from ops_pipeline.local.files import close_to_others
-from ops_pipeline.local.keeper import table_of
+from ops_pipeline.local.keeper import differing_names, table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import KEEPER, Mode, Settings, load
 from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
@@ -27,23 +27,38 @@ def settings_of(mode: Mode | None) -> Settings:
     Raises:
         BadInput: several are up, and none was named: a halt must not hit the wrong one.
     """
-    if mode is None and not os.environ.get("OPS_MODE"):
-        mode = _mode_that_is_up()
-        if mode:
-            err.print(f"mode {mode.value}, which is up here", style="dim")
-    return load(mode.value if mode else None)
+    if mode is None:
+        mode = _mode_meant()
+    settings = load(mode.value if mode else None)
+    if names := differing_names(settings):
+        say_aside(
+            f"mode {settings.mode.value} was started with other values of {', '.join(names)}, and"
+            " keeps them until: ops-pipeline down && ops-pipeline up"
+        )
+    return settings
 
 
-def _mode_that_is_up() -> Mode | None:
-    """The one that was brought up and not taken down; one that runs before one that died."""
+def _mode_meant() -> Mode | None:
+    """Return the mode that is up here, where OPS_MODE names none; say where it names another."""
+    found, named = _modes_that_are_up(), os.environ.get("OPS_MODE")
+    names = " and ".join(mode.value for mode in found)
+    if named:
+        if found and named not in [mode.value for mode in found]:
+            say_aside(f"mode {named}, as OPS_MODE says; up here is {names}: add --mode {found[0]}")
+        return None
+    if len(found) > 1:
+        raise BadInput(f"{names} are up, and none was named", f"add --mode {found[0].value}")
+    if found:
+        say_aside(f"mode {names}, which is up here")
+    return found[0] if found else None
+
+
+def _modes_that_are_up() -> list[Mode]:
+    """Return those that were brought up and not taken down; those that run before what died."""
     settings = load(Mode.REPLAY.value)
     tables = {mode: table_of(replace(settings, mode=mode)) for mode in Mode}
     known = [mode for mode, table in tables.items() if table.knows(KEEPER)]
-    found = [mode for mode in known if tables[mode].find(KEEPER)] or known
-    if len(found) > 1:
-        names = " and ".join(mode.value for mode in found)
-        raise BadInput(f"{names} are up, and none was named", f"add --mode {found[0].value}")
-    return found[0] if found else None
+    return [mode for mode in known if tables[mode].find(KEEPER)] or known
 
 
 @contextmanager

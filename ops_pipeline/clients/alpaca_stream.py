@@ -8,16 +8,22 @@ and does not notice a connection on which nothing comes any more.
 import asyncio
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 from alpaca.trading.stream import TradingStream
+from requests.utils import get_auth_from_url
+from urllib3.util import make_headers
 from websockets import WebSocketException
 
 from ops_pipeline.clients.alpaca_http import KEYS
 from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.environment import proxy_of
 from ops_pipeline.settings import AlpacaAccess
 
 log = logging.getLogger(__name__)
@@ -156,7 +162,7 @@ class _Stream(TradingStream):
             url_override=f"{access.trading_url.replace('http', 'ws', 1)}/stream",
             websocket_params=dict(_SOCKET),
         )
-        self._hear = hear
+        self._hear, self._url = hear, access.trading_url
         self.subscribe_trade_updates(_nothing)
 
     async def begin(self) -> None:
@@ -182,6 +188,8 @@ class _Stream(TradingStream):
         await self._subscribe_trade_updates()
 
     async def _connect(self) -> None:
+        tunnel: Any = await asyncio.to_thread(_tunnel, self._url)
+        self._websocket_params["sock"] = tunnel
         await super()._connect()  # type: ignore[no-untyped-call]
         self._ws: Any = _Heard(self._ws, self._hear)
 
@@ -215,6 +223,30 @@ class _Heard:
 
 async def _nothing(_: Any) -> None:
     """What alpaca-py would tell was heard already."""
+
+
+def _tunnel(url: str) -> socket.socket | None:
+    """Return a connection through the environment's proxy, which alpaca-py's client cannot make.
+
+    Raises:
+        OSError: there is a proxy, and it does not let us through.
+    """
+    if (proxy := proxy_of(url)) is None:
+        return None
+    there, through = urlsplit(url), urlsplit(proxy)
+    kind = HTTPSConnection if through.scheme == "https" else HTTPConnection
+    connection = kind(through.hostname or "", through.port, timeout=CONNECT_SECONDS)
+    login = ":".join(get_auth_from_url(proxy))
+    headers = make_headers(proxy_basic_auth=login) if login != ":" else {}
+    connection.set_tunnel(there.hostname or "", there.port or 443, headers)
+    try:
+        connection.connect()
+    except HTTPException as error:
+        connection.close()
+        raise OSError(f"the proxy answers with {type(error).__name__}") from error
+    made: socket.socket = connection.sock
+    made.settimeout(0)
+    return made
 
 
 def _wait(failures: int) -> float:

@@ -1,20 +1,31 @@
-"""HTTP to addresses that strangers chose: public hosts only, in time, and of bounded size."""
+"""HTTP to addresses that strangers chose: public hosts only, in time, and of bounded size.
+
+Where the environment names a proxy, the proxy looks the host up and connects. A host that this
+machine knows is checked before; of one that only the proxy knows, its name alone.
+"""
 
 import socket
 import ssl
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 import httpcore
 import httpx
 
+from ops_pipeline.environment import proxy_of
+
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
 MAX_BODY_BYTES = 5_000_000
 MAX_HOPS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
+NOT_PUBLIC = "the host is not in the public internet"
+BAD_PROXY = "the environment's proxy is no http or https address"
+# Names that are looked up in a private network only (RFC 6761, 6762, 8375, and ICANN's .internal).
+LOCAL_DOMAINS = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".intranet", ".corp")
 GZIP_ONLY = 31  # what zlib calls a window of 15 bits inside a gzip header
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -61,7 +72,7 @@ def guarded_client(
     allows_private: bool = False,
     resolve: Resolve = addresses_of,
 ) -> httpx.Client:
-    """A client for one fetch that ends when `time.monotonic()` is `until`, and asks no proxy."""
+    """A client for one fetch that ends when `time.monotonic()` is `until`."""
     network = _GuardedNetwork(until, resolve, allows_private=allows_private)
     return httpx.Client(
         transport=_GuardedTransport(network, tls),
@@ -126,13 +137,41 @@ def _require_web(url: httpx.URL) -> None:
 class _GuardedTransport(httpx.BaseTransport):
     """What httpx sends its requests through."""
 
-    def __init__(self, network: httpcore.NetworkBackend, tls: ssl.SSLContext) -> None:
-        self._pool = httpcore.ConnectionPool(ssl_context=tls, network_backend=network)
+    def __init__(self, network: "_GuardedNetwork", tls: ssl.SSLContext) -> None:
+        self._network, self._tls = network, tls
+        self._pools = ExitStack()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         _require_web(request.url)
+        url, proxy = request.url, proxy_of(str(request.url))
+        try:
+            return self._answer(request, self._pools.enter_context(self._pool(url, proxy)))
+        except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError) as error:
+            if proxy is None:
+                raise
+            raise Refused("the proxy does not answer, or refuses the host") from error
+
+    def _pool(self, url: httpx.URL, proxy: str | None) -> httpcore.ConnectionPool:
+        if proxy is None:
+            return httpcore.ConnectionPool(ssl_context=self._tls, network_backend=self._network)
+        try:
+            through = httpx.Proxy(proxy)
+        except (ValueError, httpx.InvalidURL):
+            raise Refused(BAD_PROXY) from None
+        if through.url.scheme not in ("http", "https") or not through.url.host:
+            raise Refused(BAD_PROXY)
+        self._network.require_public(url.host, url.port or 443)
+        return httpcore.HTTPProxy(
+            str(through.url),
+            proxy_auth=through.raw_auth,
+            ssl_context=self._tls,
+            proxy_ssl_context=self._tls if through.url.scheme == "https" else None,
+            network_backend=self._network.unguarded(),
+        )
+
+    def _answer(self, request: httpx.Request, pool: httpcore.ConnectionPool) -> httpx.Response:
         url = request.url
-        answer = self._pool.handle_request(
+        answer = pool.handle_request(
             httpcore.Request(
                 request.method,
                 httpcore.URL(
@@ -146,7 +185,7 @@ class _GuardedTransport(httpx.BaseTransport):
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
 
     def close(self) -> None:
-        self._pool.close()
+        self._pools.close()
 
 
 class _Body(httpx.SyncByteStream):
@@ -189,10 +228,27 @@ class _GuardedNetwork(httpcore.SyncBackend):
                 return _TimedStream(stream, self._until)
         raise failure
 
+    def unguarded(self) -> "_GuardedNetwork":
+        """Return the same in time, for the proxy: the operator chose its address."""
+        return _GuardedNetwork(self._until, addresses_of, allows_private=True)
+
+    def require_public(self, host: str, port: int) -> None:
+        """Refuse a host that lies in a private network, as far as this machine can tell.
+
+        Raises:
+            Refused: it does, or has a name that means nothing in the public internet.
+        """
+        try:
+            self._checked(host, port)
+        except httpcore.ConnectError:
+            is_local = "." not in host.rstrip(".") or host.rstrip(".").endswith(LOCAL_DOMAINS)
+            if is_local and not self._allows_private:
+                raise Refused(NOT_PUBLIC) from None
+
     def _checked(self, host: str, port: int) -> list[str]:
         addresses = self._resolve(host, port)
         if not self._allows_private and not all(map(is_public, addresses)):
-            raise Refused("the host is not in the public internet")
+            raise Refused(NOT_PUBLIC)
         return addresses
 
 

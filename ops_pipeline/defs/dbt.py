@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
 from ops_pipeline.domain.sentiment import CONFIDENT_PROBABILITY
 from ops_pipeline.domain.values import Model
+from ops_pipeline.environment import apply
 from ops_pipeline.settings import PROJECT_DIR, Settings, load
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Node:
 def _in_process(settings: Settings, words: list[str]) -> list[Node]:
     from dbt.cli.main import dbtRunner
 
-    os.environ.update(settings.environment())
+    apply(settings)
     # A copy, because dbt writes into it what it compiled, and would not compile that again.
     runner = dbtRunner(manifest=_manifest(settings).deepcopy())
     # In a thread: dbt walks up its callers' frames for each of its flags.
@@ -122,7 +122,7 @@ def _in_process(settings: Settings, words: list[str]) -> list[Node]:
 
 
 def _as_command(settings: Settings, words: list[str], target: Path) -> list[Node]:
-    os.environ.update(settings.environment())
+    apply(settings)
     command = DbtCliResource(
         project_dir=str(DBT_DIR),
         profiles_dir=str(DBT_DIR),
@@ -156,6 +156,7 @@ def _manifest(settings: Settings) -> Any:
     """The parsed project, once in a process; dbt itself parses only what changed."""
     from dbt.cli.main import dbtRunner
 
+    apply(settings)
     target = _target(settings)
     target.mkdir(parents=True, exist_ok=True)
     outcome = dbtRunner().invoke(["parse", *_common(target)])

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 from dagster._core.errors import DagsterUserCodeUnreachableError
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--location", required=True)
     parser.add_argument("--socket", required=True)
     options = parser.parse_args(arguments)
+    # Dagster puts a `.env` of the working folder above the environment. No process writes one here.
+    os.chdir(Path(options.socket).parent)
     threading.Thread(target=_end_with_the_inner, daemon=True).start()
     _serve(options.module, options.location, options.socket)
 

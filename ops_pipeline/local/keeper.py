@@ -4,6 +4,7 @@ It is the only process that `up` starts; `down` ends it first, and it ends what 
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ import psutil
 import yaml
 
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError
+from ops_pipeline.environment import child_environment, own
 from ops_pipeline.local.files import replace_private
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import ProcessTable
@@ -48,6 +50,9 @@ FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS = 0.5, 60.0, 120.0
 LOCATION = "ops_pipeline"
 # What a path may have as the address of a Unix socket, on Linux and on macOS.
 LONGEST_SOCKET = 103
+
+# Made from the settings, and another after the server had to take another port.
+DERIVED = ("OPS_DAGSTER_", "OPS_DBT_", "OPS_DOTENV")
 
 log = logging.getLogger("keeper")
 
@@ -142,7 +147,7 @@ def start_keeper(settings: Settings, asked: Asked) -> None:
     Raises:
         Unsafe: it is alive.
     """
-    environment = {**os.environ, **settings.environment()}
+    environment = child_environment(settings)
     command, log_file = keeper_command(settings.mode, asked), log_dir(settings) / f"{KEEPER}.log"
     table_of(settings).start(KEEPER, command, environment, log_file, PROJECT_DIR)
     replace_private(_asked_file(settings), json.dumps(asdict(asked)))
@@ -168,6 +173,24 @@ def stop_kept(settings: Settings) -> list[str]:
     for name in reversed(kept):
         table.stop(name)
     return found
+
+
+def environment_in_use(settings: Settings) -> dict[str, str]:
+    """Return the variables of this project that a running instance was started with."""
+    keeper = table_of(settings).find(KEEPER)
+    with contextlib.suppress(psutil.Error):
+        return own(psutil.Process(keeper.pid).environ()) if keeper else {}
+    return {}
+
+
+def differing_names(settings: Settings) -> list[str]:
+    """Return the variables whose value here is another than in the running instance."""
+    in_use = environment_in_use(settings)
+    if not in_use or settings.server is None:
+        return []
+    ours = own(child_environment(settings))
+    names = {name for name in ours.keys() | in_use.keys() if not name.startswith(DERIVED)}
+    return sorted(name for name in names if (ours.get(name) or "") != (in_use.get(name) or ""))
 
 
 def table_of(settings: Settings) -> ProcessTable:
@@ -204,7 +227,7 @@ def _keeper(settings: Settings, asked: Asked) -> Keeper:
             for name in settings.mode.processes
             if name != KEEPER
         ],
-        lambda: {**os.environ, **load(settings.mode.value).environment()},
+        lambda: child_environment(load(settings.mode.value)),
         log_dir(settings),
         EmbeddedServer.in_folder(settings.var_dir) if settings.is_embedded else None,
     )

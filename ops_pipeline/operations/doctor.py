@@ -40,6 +40,7 @@ from ops_pipeline.settings import (
     require_consent,
 )
 from ops_pipeline.storage.alerts import ChannelState, channel_states, open_alerts
+from ops_pipeline.storage.databases import require_sessions
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import pending
@@ -116,6 +117,7 @@ def _line(error: Exception) -> str:
 
 
 def _database(settings: Settings) -> str:
+    require_sessions(settings, settings.pipeline_database)
     with reachable(settings), opened(settings) as engine, engine.connect() as connection:
         version: str = connection.execute(text("show server_version")).scalar_one()
     server = settings.server

@@ -13,6 +13,7 @@ from psycopg.errors import InsufficientPrivilege
 
 from ops_pipeline.domain.errors import BadConfiguration, Unsafe
 from ops_pipeline.settings import Mode, Settings, reader_file
+from ops_pipeline.storage.engine import server_of
 from ops_pipeline.storage.roles import (
     PIPELINE_SCHEMAS,
     administration,
@@ -25,6 +26,8 @@ from ops_pipeline.storage.roles import (
 READER_TIMEOUT_SECONDS = 10
 # The reader can lift its own time-out; so many sessions are all that it can keep busy.
 READER_SESSIONS = 10
+_MARKED = "select pg_backend_pid(), set_config('ops_pipeline.session', %s, false)"
+_SEEN = "select pg_backend_pid(), current_setting('ops_pipeline.session', true)"
 # In the name of every database that is made to be dropped.
 SCRATCH = "_scratch_"
 
@@ -34,9 +37,11 @@ def create_databases(settings: Settings) -> None:
 
     Raises:
         NotRunning: the server does not answer.
-        BadConfiguration: this user may not create them; the message says which to create.
+        BadConfiguration: this user may not create them, and the message says which to create; or a
+            pool stands before the server that keeps no sessions.
     """
     wanted = [settings.pipeline_database, settings.dagster_database]
+    require_sessions(settings, "postgres")
     with administration(settings, "postgres") as connection:
         try:
             _create(connection, wanted)
@@ -47,8 +52,44 @@ def create_databases(settings: Settings) -> None:
                 " and this user may not create them",
                 "have them created, then run: ops-pipeline init",
             ) from error
+    for name in wanted:
+        require_sessions(settings, name)
     _tune(settings)
     hand_over(settings)
+
+
+def require_sessions(settings: Settings, database: str) -> None:
+    """Refuse a pool that gives one client's session to another between two transactions.
+
+    Locks, time-outs and the turns of the stages belong to a session. A server that is ours is not
+    asked.
+
+    Raises:
+        NotRunning: the server does not answer.
+        BadConfiguration: there is such a pool.
+    """
+    server = server_of(settings)
+    if server.is_embedded:
+        return
+    with (
+        administration(settings, database) as first,
+        administration(settings, database) as second,
+    ):
+        mark = secrets.token_hex(8)
+        before = first.execute(_MARKED, [mark]).fetchone()
+        # Two that share a session are told by that; where its pool has one only, the first would
+        # wait for the second's transaction.
+        is_kept = before != second.execute(_MARKED, [mark]).fetchone()
+        if is_kept:
+            with second.transaction():
+                second.execute("select 1")
+                is_kept = before == first.execute(_SEEN).fetchone()
+    if not is_kept:
+        raise BadConfiguration(
+            f"a pool at {server.host}:{server.port} gives each transaction another session of"
+            f" {database} (PgBouncer calls it transaction pooling)",
+            "use pool_mode=session for these databases, or the server's own port",
+        )
 
 
 def has_database(settings: Settings) -> bool:

@@ -1,7 +1,7 @@
 """Connections to the pipeline's database."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event, Thread
 from time import monotonic
@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from ops_pipeline.domain.errors import NotRunning, TimedOut, Unsafe
 from ops_pipeline.settings import Server, Settings
 
+APPLICATION = "ops-pipeline"
 CONNECT_TIMEOUT_SECONDS = 5
 IDLE_SECONDS = 60.0
 LOCK_SECONDS = 30.0
@@ -45,12 +46,12 @@ def server_of(settings: Settings) -> Server:
     return settings.server
 
 
-def owner_options(server: Server) -> str:
-    """Return what makes a session of the given user one of the owner.
+def owner_settings(server: Server) -> dict[str, str]:
+    """Return the settings that make a session of the given user one of the owner.
 
     What the run-time role may create stays off its path, or it could plant a function there.
     """
-    return f" -c role={server.roles.owner} -c search_path=public" if server.roles else ""
+    return {"role": server.roles.owner, "search_path": "public"} if server.roles else {}
 
 
 def open_engine(
@@ -79,7 +80,18 @@ def open_engine(
         port=server.port,
         database=database or settings.pipeline_database,
     )
-    options = _options(idle_seconds, bound_seconds) + (owner_options(server) if as_owner else "")
+    # A server that is alive ends what takes too long before we give it up, and says what it was.
+    lock, statement = LOCK_SECONDS, 0.0
+    if bound_seconds:
+        lock, statement = min(LOCK_SECONDS, bound_seconds / 4), bound_seconds / 2
+    kept = {
+        "application_name": APPLICATION,
+        "timezone": "UTC",
+        "lock_timeout": f"{round(lock * 1_000)}",
+        "statement_timeout": f"{round(statement * 1_000)}",
+        "idle_in_transaction_session_timeout": f"{round(idle_seconds * 1_000)}",
+        **(owner_settings(server) if as_owner else {}),
+    }
     connecting = min(CONNECT_TIMEOUT_SECONDS, math.ceil(bound_seconds or CONNECT_TIMEOUT_SECONDS))
     made = create_engine(
         url,
@@ -88,7 +100,7 @@ def open_engine(
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": connecting,
-            "options": options,
+            "options": " ".join(f"-c {name}={value}" for name, value in kept.items()),
             # A network that swallows packets is noticed in half a minute, not in a quarter hour.
             "keepalives_idle": 15,
             "keepalives_interval": 5,
@@ -98,19 +110,20 @@ def open_engine(
     )
     if bound_seconds:
         _bind(made, bound_seconds)
+    _keep(made, kept)
     return made
 
 
-def _options(idle_seconds: float, bound_seconds: float | None) -> str:
-    # A server that is alive ends what takes too long before we give it up, and says what it was.
-    lock, statement = LOCK_SECONDS, 0.0
-    if bound_seconds:
-        lock, statement = min(LOCK_SECONDS, bound_seconds / 4), bound_seconds / 2
-    return (
-        f"-c timezone=UTC -c lock_timeout={round(lock * 1_000)}"
-        f" -c statement_timeout={round(statement * 1_000)}"
-        f" -c idle_in_transaction_session_timeout={round(idle_seconds * 1_000)}"
-    )
+def _keep(engine: Engine, settings: Mapping[str, str]) -> None:
+    """Set these on a connection whose pool has dropped them: it says so by the application."""
+
+    @event.listens_for(engine, "connect")
+    def connected(session: psycopg.Connection, _: object) -> None:
+        if session.info.parameter_status("application_name") == APPLICATION:
+            return
+        for setting in settings.items():
+            session.execute("select set_config(%s, %s, false)", setting)
+        session.commit()
 
 
 class _Bounded(psycopg.Connection[Any]):
@@ -266,4 +279,4 @@ def sole_driver(engine: Engine) -> Iterator[None]:
             yield
         finally:
             connection.execute(text("select pg_advisory_unlock(:key)"), key)
-            connection.execute(text("reset lock_timeout"))
+            connection.execute(text(f"set lock_timeout = '{LOCK_SECONDS:g}s'"))

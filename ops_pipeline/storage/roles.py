@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from ops_pipeline.settings import (
 )
 from ops_pipeline.storage.engine import (
     CONNECT_TIMEOUT_SECONDS,
-    owner_options,
+    owner_settings,
     reachable,
     server_of,
 )
@@ -71,16 +71,18 @@ _SUPERUSER: LiteralString = "select rolsuper from pg_roles where rolname = curre
 @contextmanager
 def administration(settings: Settings, database: str) -> Iterator[psycopg.Connection]:
     """Open a session of the given user; what a restricted role may create is not on its path."""
-    yield from _connected(settings, database, "-c search_path=public")
+    yield from _connected(settings, database, {"search_path": "public"})
 
 
 @contextmanager
 def ownership(settings: Settings) -> Iterator[psycopg.Connection]:
     """Open a session of the owner of the pipeline's tables."""
-    yield from _connected(settings, settings.pipeline_database, owner_options(server_of(settings)))
+    yield from _connected(settings, settings.pipeline_database, owner_settings(server_of(settings)))
 
 
-def _connected(settings: Settings, database: str, options: str) -> Iterator[psycopg.Connection]:
+def _connected(
+    settings: Settings, database: str, kept: Mapping[str, str]
+) -> Iterator[psycopg.Connection]:
     server = server_of(settings)
     with reachable(settings):
         connection = psycopg.connect(
@@ -91,9 +93,10 @@ def _connected(settings: Settings, database: str, options: str) -> Iterator[psyc
             dbname=database,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            options=options.strip(),
         )
     with connection:
+        for setting in kept.items():
+            connection.execute("select set_config(%s, %s, false)", setting)
         yield connection
 
 

@@ -59,12 +59,10 @@ class Installation:
 
 
 def run(var_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command line, in this folder and with nothing else from the environment."""
-    foreign = ("OPS_", "DB_", "DAGSTER", "DATABASE_URL")
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    """The command line, in this folder."""
     return subprocess.run(
         [str(Path(sys.executable).with_name("ops-pipeline")), *words],
-        env={**environ, "OPS_VAR_DIR": str(var_dir)},
+        env={**os.environ, "OPS_VAR_DIR": str(var_dir)},
         cwd=PROJECT,
         capture_output=True,
         text=True,

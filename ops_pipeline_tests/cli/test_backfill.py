@@ -66,12 +66,10 @@ class Installation:
         return load("replay", {"OPS_VAR_DIR": str(self.var_dir)})
 
     def run(self, *words: str, **variables: str) -> Answer:
-        """The command line, in this folder and with nothing else from the environment."""
-        foreign = ("OPS_", "DB_", "DAGSTER", "DATABASE_URL", "DBT_")
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+        """The command line, in this folder."""
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ops-pipeline")), *words],
-            env={**environ, "OPS_VAR_DIR": str(self.var_dir), "COLUMNS": "200", **variables},
+            env={**os.environ, "OPS_VAR_DIR": str(self.var_dir), "COLUMNS": "200", **variables},
             capture_output=True,
             text=True,
             check=False,

@@ -3,16 +3,19 @@
 import asyncio
 import gc
 import json
+import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 
 from ops_pipeline.clients import alpaca_stream
 from ops_pipeline.clients.alpaca_books import is_control
-from ops_pipeline.clients.alpaca_stream import FIRST_WAIT, LONGEST_WAIT, AlpacaStream
+from ops_pipeline.clients.alpaca_stream import FIRST_WAIT, LONGEST_WAIT, AlpacaStream, _tunnel
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.settings import AlpacaAccess
 from ops_pipeline_tests.clients.stream_server import (
@@ -325,3 +328,48 @@ def test_waits_grow_to_a_minute_and_are_never_under_a_second() -> None:
     for number, some in enumerate(waits):
         assert min(some) >= min(2.0**number, LONGEST_WAIT)
     assert len({wait for some in waits for wait in some}) > 1_000
+
+
+@contextmanager
+def connecting_proxy(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    """A proxy that gives one answer and then sends back what it is sent, and what it was asked."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        near, _ = listener.accept()
+        with near:
+            asked.append(near.recv(65_536))
+            near.sendall(answer)
+            near.sendall(near.recv(65_536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield listener.getsockname()[1], asked
+        serving.join()
+
+
+def test_the_stream_goes_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with connecting_proxy(b"HTTP/1.1 200 OK\r\n\r\n") as (port, asked):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://us:pa%20ss@127.0.0.1:{port}")
+        assert _tunnel("http://127.0.0.1:8600") is None
+        made = _tunnel("https://paper-api.alpaca.markets")
+        assert made is not None
+        with made:
+            made.settimeout(5)
+            made.sendall(b"frame")
+            assert made.recv(5) == b"frame"
+    assert asked[0].startswith(b"CONNECT paper-api.alpaca.markets:443 ")
+    assert b"Basic " + b64encode(b"us:pa ss") in asked[0]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 407 No\r\n\r\n", b"what\r\n\r\n"])
+def test_a_proxy_that_refuses_is_a_lost_connection(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connecting_proxy(answer) as (port, _):
+        monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{port}")
+        with pytest.raises(OSError, match=r"407|proxy"):
+            _tunnel("https://paper-api.alpaca.markets")

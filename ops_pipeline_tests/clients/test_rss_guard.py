@@ -3,6 +3,7 @@ import socket
 import ssl
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def test_a_redirect_passes_the_same_guard(server: FeedServer) -> None:
     assert [path for path, _ in server.requests] == ["/a"]
 
 
-def test_a_proxy_of_the_environment_is_not_used(
+def test_this_machine_is_asked_without_the_proxy(
     server: FeedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving() as proxy:
@@ -178,6 +179,62 @@ def test_a_proxy_of_the_environment_is_not_used(
         told = following(server.feed("/a", a_feed())).fetch_news(NOW, NOW, {})
         assert len(told.entries) == 2
         assert proxy.requests == []
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_an_outside_host_is_asked_by_the_proxy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as proxy:
+        monkeypatch.setenv(name, proxy.url("").replace("http://", "http://us:pa%20ss@"))
+        address = "http://news.invalid/a"
+        proxy.feed(address, a_feed())
+        told = strict(address).fetch_news(NOW, NOW, {})
+        assert len(told.entries) == 2
+        ((path, headers),) = proxy.requests
+    assert path == address
+    assert headers["Host"] == "news.invalid"
+    assert headers["Proxy-Authorization"] == f"Basic {b64encode(b'us:pa ss').decode()}"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.1", "169.254.169.254", "[::1]", "[fd00::1]", "2130706433", "intranet", "wiki.corp",
+        "metadata.google.internal", "printer.local", "a.localhost.",
+    ],
+)  # fmt: skip
+def test_the_proxy_is_not_asked_for_a_private_host(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url(""))
+        assert reason_of(strict(f"http://{host}/a")) == NOT_PUBLIC
+        assert proxy.requests == []
+
+
+def test_a_host_that_needs_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "other.example,news.invalid")
+    assert reason_of(strict("http://news.invalid/a")) == "the host name is not known"
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "http://us:s3cret@127.0.0.1:9"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_not_there_is_a_failure_without_its_address(
+    proxy: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
+    reason = reason_of(strict(f"{scheme}://news.invalid/a"))
+    assert reason == "the proxy does not answer, or refuses the host"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://127.0.0.1:9", "127.0.0.1:9", "http://", "no proxy", "x://y:z"]
+)
+def test_a_proxy_that_cannot_be_used_is_a_failure(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    assert "proxy" in reason_of(strict("http://news.invalid/a"))
 
 
 def test_the_addresses_of_a_host_are_told_once_each() -> None:

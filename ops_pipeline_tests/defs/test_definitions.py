@@ -213,11 +213,9 @@ psycopg.connect = psycopg.Connection.connect = psycopg2.connect = refuse
 
 def imported(code: str, var_dir: Path) -> set[str]:
     """The modules that are there after this code."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("OPS_", "DB_", "DAGSTER"))}
-    environ.pop("DATABASE_URL", None)
     outcome = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print('\\n'.join(sys.modules))"],
-        env={**environ, "OPS_VAR_DIR": str(var_dir)},
+        env={**os.environ, "OPS_VAR_DIR": str(var_dir)},
         cwd=PROJECT,
         capture_output=True,
         text=True,

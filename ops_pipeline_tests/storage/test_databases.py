@@ -1,8 +1,13 @@
 """Databases and the reading role are made once, and only a replay's are emptied."""
 
 import json
+import os
+import shutil
 import stat
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +18,9 @@ from psycopg import sql
 from sqlalchemy.exc import OperationalError
 
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning, Unsafe
+from ops_pipeline.local.ports import free_port, port_is_free
+from ops_pipeline.local.processes import wait_until
+from ops_pipeline.operations.doctor import Health, examine
 from ops_pipeline.settings import Mode, Settings, reader_file
 from ops_pipeline.storage.databases import (
     create_databases,
@@ -21,7 +29,8 @@ from ops_pipeline.storage.databases import (
     keep_reader_password,
     scratch_databases,
 )
-from ops_pipeline.storage.engine import open_engine, reachable
+from ops_pipeline.storage.engine import open_engine, reachable, server_of
+from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.migrate import migrate, shipped
 from ops_pipeline.storage.reader import select
 
@@ -200,3 +209,62 @@ def test_a_scratch_has_one_user_at_a_time(server: Settings) -> None:
 def test_what_is_no_scratch_by_name_is_not_dropped(server: Settings) -> None:
     with pytest.raises(Unsafe, match="not the name of a scratch"), scratch_databases(server):
         pass
+
+
+@contextmanager
+def pooled(settings: Settings, pool_mode: str, pool_size: int = 5) -> Iterator[Settings]:
+    """These settings' server behind a PgBouncer, which drops what we set by `options`."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    server, port = server_of(settings), free_port()
+    # Another account than ours may have to read it.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pgbouncer.ini"
+        login = f"user={server.user} password={server.password}"
+        file.write_text(
+            f"[databases]\n* = host={server.host} port={server.port} {login}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            f"auth_type = any\npool_mode = {pool_mode}\ndefault_pool_size = {pool_size}\n"
+            "ignore_startup_parameters = options\nquery_wait_timeout = 10\n"
+        )
+        Path(folder).chmod(0o755)
+        user = "nobody" if os.geteuid() == 0 else None
+        with subprocess.Popen(
+            [program, "-q", str(file)], user=user, stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                wait_until(lambda: not port_is_free(port), 10, "pgbouncer did not start")
+                yield replace(settings, server=replace(server, port=port, is_embedded=False))
+            finally:
+                process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("pool_mode", "size"), [("transaction", 5), ("transaction", 1), ("statement", 5)]
+)
+def test_a_pool_that_keeps_no_sessions_is_refused_in_one_line(
+    fresh: Settings, pool_mode: str, size: int
+) -> None:
+    with pooled(fresh, pool_mode, size) as behind:
+        with pytest.raises(BadConfiguration, match="transaction pooling") as refused:
+            create_databases(behind)
+        database = next(iter(examine(behind, clock)))
+    assert len(str(refused.value).splitlines()) == 1
+    assert refused.value.hint.startswith("use pool_mode=session")
+    assert names(fresh) == set()
+    assert (database.dependency, database.health) == ("database", Health.FAILED)
+
+
+def test_a_pool_of_whole_sessions_is_taken_and_its_sessions_are_ours(fresh: Settings) -> None:
+    with pooled(fresh, "session") as behind:
+        create_databases(behind)
+        engine = open_engine(behind, idle_seconds=7)
+        shown = "select current_setting('timezone'), current_setting('lock_timeout')"
+        idle = ", current_setting('idle_in_transaction_session_timeout')"
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql(shown + idle).one()
+            connection.rollback()
+            assert tuple(connection.exec_driver_sql(shown + idle).one()) == tuple(found)
+        engine.dispose()
+    assert tuple(found) == ("UTC", "30s", "7s")
