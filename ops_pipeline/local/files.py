@@ -1,5 +1,6 @@
 """Writes small files that only their owner may read, whole or not at all; closes what is open."""
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -28,17 +29,20 @@ def close_to_others(paths: Iterable[Path]) -> None:
     What lies in a closed folder needs no look of its own. A folder in which another account keeps
     its data stays passable for it, and all else in it is closed.
     """
-    us = os.geteuid()
     for path in paths:
-        if not path.exists() or path.is_symlink() or path.stat().st_uid != us:
-            continue
-        is_shared = path.is_dir() and any(one.stat().st_uid != us for one in path.iterdir())
-        _restrict(path, 0o711 if is_shared else 0o700)
-        if is_shared:
-            close_to_others(path.iterdir())
+        # What a running process has just put in its place is closed from the start.
+        with contextlib.suppress(FileNotFoundError):
+            _close(path)
 
 
-def _restrict(path: Path, allowed: int) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & ~allowed:
-        path.chmod(mode & allowed)
+def _close(path: Path) -> None:
+    found, us = path.lstat(), os.geteuid()
+    if found.st_uid != us or stat.S_ISLNK(found.st_mode):
+        return
+    inside = list(path.iterdir()) if stat.S_ISDIR(found.st_mode) else []
+    is_shared = any(one.exists() and one.lstat().st_uid != us for one in inside)
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & ~(0o711 if is_shared else 0o700):
+        path.chmod(mode & (0o711 if is_shared else 0o700))
+    if is_shared:
+        close_to_others(inside)

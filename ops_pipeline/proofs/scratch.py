@@ -36,6 +36,8 @@ def environment(settings: Settings, name: str) -> dict[str, str]:
         "OPS_MODE": settings.mode.value,
         "OPS_VAR_DIR": str(settings.var_dir / "scratch" / name),
         "OPS_PARTITIONS_START": "",
+        # Made to be dropped, by the user that may: it has no roles of its own.
+        "OPS_RUNTIME_PASSWORD": "",
         "DATABASE_URL": f"postgresql://{login}@{server.host}:{server.port}/{base_name}",
     }
 

@@ -171,6 +171,8 @@ def grant_runtime(settings: Settings) -> None:
             if connection.execute("select to_regnamespace(%s)", [schema]).fetchone() == (None,):
                 continue
             for statement in (
+                # Before PostgreSQL 15 everyone may create there.
+                "revoke create on schema {schema} from public",
                 "grant usage on schema {schema} to {runtime}",
                 f"grant {rights} on all tables in schema {{schema}} to {{runtime}}",
                 "grant usage on all sequences in schema {schema} to {runtime}",
