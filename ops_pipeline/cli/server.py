@@ -14,7 +14,12 @@ from ops_pipeline.local.files import close_to_others
 from ops_pipeline.local.keeper import differing_names, table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import KEEPER, Mode, Settings, load
-from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
+from ops_pipeline.storage.databases import (
+    create_databases,
+    grant_reader,
+    keep_reader_password,
+    require_sessions,
+)
 from ops_pipeline.storage.engine import opened, reachable, wait_for_disk
 from ops_pipeline.storage.migrate import migrate, migrated
 from ops_pipeline.storage.roles import ensure_roles, grant_runtime
@@ -68,6 +73,8 @@ def running_server(mode: Mode | None) -> Iterator[Settings]:
     close_to_others(settings.own_paths)
     if not settings.is_embedded:
         keep_reader_password(settings.var_dir)
+        # First: a lock that is taken through a transaction pool would stay with a stranger.
+        require_sessions(settings, "postgres")
         ensure_roles(load(settings.mode.value))
         yield load(settings.mode.value)
         return
