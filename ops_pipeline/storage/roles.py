@@ -16,6 +16,7 @@ from psycopg.errors import InsufficientPrivilege
 from ops_pipeline.settings import (
     Mode,
     Roles,
+    Server,
     Settings,
     kept_password,
     roles_of,
@@ -111,8 +112,9 @@ def ensure_roles(settings: Settings) -> None:
         connection.execute("select pg_advisory_lock(hashtext(%s))", [f"{server.base_name} roles"])
         known = kept_password(runtime_file(settings.var_dir))
         roles = server.roles or roles_of(server, known or secrets.token_urlsafe(24))
-        is_new = not _exists(connection, roles.runtime)
-        if not is_new and (server.roles or known or not server.is_embedded):
+        is_known = _exists(connection, roles.runtime)
+        # On a server that others use as well, the password that is not ours may be theirs.
+        if is_known and not (server.is_embedded and _is_wrong(server, roles)):
             return
         try:
             _make(connection, roles)
@@ -207,10 +209,31 @@ def keep_password(path: Path, password: str) -> None:
         json.dump({"password": password}, file)
 
 
-def encrypted(connection: psycopg.Connection, role: str, password: str) -> sql.Literal:
-    """Return a password as the server stores it: a refused statement is logged as it was sent."""
+def encrypted(connection: psycopg.Connection, role: str, password: str) -> sql.Composable:
+    """Return a password as the server stores it: a refused statement is logged as it was sent.
+
+    An empty one is none, with which nobody logs in.
+    """
+    if not password:
+        return sql.NULL
     raw = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
     return sql.Literal(raw.decode())
+
+
+def _is_wrong(server: Server, roles: Roles) -> bool:
+    try:
+        psycopg.connect(
+            host=server.host,
+            port=server.port,
+            user=roles.runtime,
+            password=roles.password,
+            dbname="postgres",
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        ).close()
+    except psycopg.OperationalError as error:
+        # That it may not enter this database is said to one who is known.
+        return "password authentication failed" in str(error)
+    return False
 
 
 def _make(connection: psycopg.Connection, roles: Roles) -> None:

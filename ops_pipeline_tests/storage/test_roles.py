@@ -370,6 +370,17 @@ def test_a_user_that_may_make_none_does_everything(
     assert guarantee(prepared(alone)).startswith(f"works as {server_in(alone).user} alone")
 
 
+def test_the_file_is_right_where_the_server_is_ours(installed: Settings) -> None:
+    server, roles = server_in(installed), roles_in(installed)
+    other = replace(installed, server=replace(server, roles=replace(roles, password="another")))
+    ensure_roles(other)
+    at_run_time(other).close()
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        at_run_time(installed)
+    ensure_roles(installed)
+    at_run_time(installed).close()
+
+
 def test_a_role_whose_password_is_elsewhere_is_left_alone(
     installed: Settings, tmp_path: Path
 ) -> None:
