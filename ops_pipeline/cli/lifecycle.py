@@ -18,6 +18,7 @@ from ops_pipeline.local.keeper import Asked, log_dir, start_keeper, stop_kept, t
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable, wait_until
+from ops_pipeline.operations.universe import difference, sandbox_note
 from ops_pipeline.settings import (
     KEEPER,
     SANDBOX,
@@ -28,6 +29,7 @@ from ops_pipeline.settings import (
     load,
     save_window,
 )
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.knowledge import clock
 
 START_SECONDS = 120
@@ -72,6 +74,7 @@ def up(
     _require_market(settings)
     settings = _start(settings, table, asked)
     say(f"mode {settings.mode.value}: Dagster UI at http://127.0.0.1:{asked.port}")
+    _say_of_universe(settings)
     say("stop it with: ops-pipeline down")
 
 
@@ -126,6 +129,18 @@ def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
             stop_kept(settings)
             raise
     return settings
+
+
+def _say_of_universe(settings: Settings) -> None:
+    """Say what the universe file would change: it is read by itself at the first start only."""
+    if settings.universe_file is None or not settings.mode.is_live:
+        return
+    with opened(settings) as engine, engine.connect() as connection:
+        told = difference(connection, settings).told
+    if told:
+        say(f"{settings.universe_file.name} would {told}: ops-pipeline universe apply --apply")
+    if note := sandbox_note(settings):
+        say(note)
 
 
 def _market_words(

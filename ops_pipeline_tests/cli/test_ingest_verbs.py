@@ -535,6 +535,28 @@ def test_universe_keeps_each_change_with_its_reason_newest_first(own: Run) -> No
     assert re.search(r"SPY +added +a benchmark", told)
 
 
+def test_universe_adds_several_at_once_or_none(own: Run) -> None:
+    assert own("universe", "add", "SPY", "QQQ", "--reason", "x").code == 0
+    assert ended(own("universe", "add", "XOM", "AAPL")) == (2, 1)
+    found = {ticker["symbol"] for ticker in listed(own)["tickers"]}
+    assert {"SPY", "QQQ"} <= found
+    assert "XOM" not in found
+
+
+def test_universe_applies_a_changed_file_after_a_dry_run(
+    own: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPS_UNIVERSE_FILE", universe_yaml(tmp_path, "http://x.example", FEEDS))
+    planned = own("universe", "apply")
+    assert planned.code == 0
+    assert "mine.yaml would: remove AMZN, GOOGL" in planned.out
+    assert len(listed(own)["tickers"]) == 7
+    assert own("universe", "apply", "--apply").code == 0
+    assert [ticker["symbol"] for ticker in listed(own)["tickers"]] == ["AAPL"]
+    assert listed(own)["changes"][0]["reason"] == "as mine.yaml says"
+    assert own("universe", "apply").out == "mine.yaml says what is tracked\n"
+
+
 def test_universe_says_that_a_ticker_without_names_is_linked_by_its_symbol(own: Run) -> None:
     answer = own("universe", "add", "ZZZZ")
     assert answer.code == 0
