@@ -25,6 +25,7 @@ from ops_pipeline.local.keeper import (
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable, wait_until
+from ops_pipeline.operations.universe import difference, sandbox_note
 from ops_pipeline.settings import (
     KEEPER,
     SANDBOX,
@@ -35,6 +36,7 @@ from ops_pipeline.settings import (
     load,
     save_window,
 )
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.roles import guarantee
 
@@ -82,6 +84,7 @@ def up(
     _require_market(settings)
     settings = _start(settings, table, asked)
     say(f"mode {settings.mode.value}: Dagster UI at {_link(settings)}")
+    _say_of_universe(settings)
     say("stop it with: ops-pipeline down")
 
 
@@ -149,6 +152,18 @@ def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
             stop_kept(settings)
             raise
     return settings
+
+
+def _say_of_universe(settings: Settings) -> None:
+    """Say what the universe file would change: it is read by itself at the first start only."""
+    if settings.universe_file is None or not settings.mode.is_live:
+        return
+    with opened(settings) as engine, engine.connect() as connection:
+        told = difference(connection, settings).told
+    if told:
+        say(f"{settings.universe_file.name} would {told}: ops-pipeline universe apply --apply")
+    if note := sandbox_note(settings):
+        say(note)
 
 
 def _market_words(

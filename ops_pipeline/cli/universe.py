@@ -1,5 +1,6 @@
 """The verb universe: which tickers are tracked, which of them must not be traded, and why."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from ops_pipeline.cli.server import connected
 from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.operations.universe import add as add_ticker
+from ops_pipeline.operations.universe import apply_file, difference
 from ops_pipeline.operations.universe import remove as remove_ticker
 from ops_pipeline.storage import knowledge, quarantine
 from ops_pipeline.storage import universe as storage
@@ -42,14 +44,43 @@ def list_tickers(mode: ModeOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def add(symbol: Symbol, reason: Reason = "", mode: ModeOption = None) -> None:
-    """Track a ticker from the next minute on."""
+def add(
+    symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL...", help="Tickers, as AAPL.")],
+    reason: Reason = "",
+    mode: ModeOption = None,
+) -> None:
+    """Track tickers from the next minute on: all of them, or none."""
     with connected(mode) as (settings, connection):
-        (ticker,) = tickers_of([symbol], settings.universe_file)
-        add_ticker(connection, ticker, reason)
-    say(f"{symbol} is tracked from the next minute on")
-    if not ticker.aliases:
-        say("the universe file has no names for it: news are linked by its symbol alone")
+        tickers = tickers_of(symbols, settings.universe_file)
+        for ticker in tickers:
+            add_ticker(connection, ticker, reason)
+    for ticker in tickers:
+        say(f"{ticker.symbol} is tracked from the next minute on")
+        if not ticker.aliases:
+            say("the universe file has no names for it: news are linked by its symbol alone")
+
+
+@app.command()
+def apply(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Apply the change (default: dry run).")
+    ] = False,
+    reason: Reason = "",
+    mode: ModeOption = None,
+) -> None:
+    """Track what the universe file says, by the names that it gives: all of it, or nothing."""
+    with connected(mode) as (settings, connection):
+        path = settings.universe_file
+        name = path.name if path else "the universe file of this version"
+        compare = partial(apply_file, reason=reason or f"as {name} says") if apply else difference
+        told = compare(connection, settings).told
+    if not told:
+        say(f"{name} says what is tracked")
+    elif apply:
+        say(f"done, from the next minute on: {told}")
+    else:
+        say(f"{name} would: {told}")
+        say("nothing was changed; add --apply to do it")
 
 
 @app.command()

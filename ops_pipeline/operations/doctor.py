@@ -30,6 +30,7 @@ from ops_pipeline.local.machine import free_bytes
 from ops_pipeline.operations import dead_man
 from ops_pipeline.operations.config import config_of, in_force
 from ops_pipeline.operations.runbook.stream import other_database
+from ops_pipeline.operations.universe import difference, sandbox_note, unserved
 from ops_pipeline.settings import (
     STREAM,
     BrokerName,
@@ -82,6 +83,7 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
     yield _looked("migrations", lambda: _migrations(settings))
     yield _looked("guards", lambda: guarantee(settings))
     if settings.mode.is_live:
+        yield _looked("universe", lambda: _universe(settings))
         yield _daemon(settings, now)
         yield _looked("alpaca bars", lambda: live_bars(settings, now).probe())
         yield _looked("alpaca clock", lambda: _clock(settings, now))
@@ -131,6 +133,20 @@ def _migrations(settings: Settings) -> str:
     if waiting:
         raise BadConfiguration(f"{', '.join(waiting)} did not run", "run: ops-pipeline init")
     return "none waits"
+
+
+def _universe(settings: Settings) -> str:
+    """Compare what is tracked with the universe file, which is read at the first start only."""
+    with reachable(settings), opened(settings) as engine, engine.connect() as connection:
+        told, unknown = difference(connection, settings).told, unserved(connection, settings)
+    name = settings.universe_file.name if settings.universe_file else "universe.yaml"
+    if unknown:
+        raise BadConfiguration(
+            f"the sandbox does not have {', '.join(unknown)}; {name} would {told}",
+            "run: ops-pipeline universe apply",
+        )
+    advice = f"{name} would {told}: ops-pipeline universe apply" if told else f"as {name} says"
+    return "; ".join(filter(None, [advice, sandbox_note(settings)]))
 
 
 def _daemon(settings: Settings, now: Now) -> Finding:

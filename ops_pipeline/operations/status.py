@@ -14,6 +14,7 @@ from ops_pipeline.domain.stages import DISPATCH, SERVICES
 from ops_pipeline.domain.stream import stream_state, stricter
 from ops_pipeline.local.keeper import table_of
 from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.operations.universe import unserved
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage import dispatch, knowledge, orders
 from ops_pipeline.storage.alerts import open_alerts
@@ -116,7 +117,12 @@ def look(settings: Settings) -> Status:
     ):
         ticks = _ticks(settings)
         calendar = settings.mode.calendar
-        return read_status(connection, settings.mode, calendar, ticks, processes_of(settings))
+        found = read_status(connection, settings.mode, calendar, ticks, processes_of(settings))
+        if unknown := unserved(connection, settings):
+            found.problems.append(
+                f"the sandbox does not have {', '.join(unknown)}: ops-pipeline universe apply"
+            )
+        return found
 
 
 def processes_of(settings: Settings) -> list[ProcessStatus]:

@@ -30,7 +30,7 @@ def replace_universe(connection: Connection, tickers: Sequence[Ticker]) -> None:
 
 
 def insert_ticker(connection: Connection, ticker: Ticker, reason: str) -> None:
-    """Track one more ticker, and keep why."""
+    """Track one more ticker, or give one other names, and keep why."""
     row = {"ticker": ticker.symbol, "aliases": list(ticker.aliases)}
     connection.execute(query("universe", "insert_ticker"), row)
     _keep_change(connection, ticker.symbol, "added", reason)

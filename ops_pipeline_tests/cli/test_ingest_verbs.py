@@ -177,7 +177,7 @@ def test_doctor_in_sandbox_mode_looks_at_everything_once(
     answer = alone("doctor", "--mode", "sandbox")
     feeds = [f"feed sandbox/{name}" for name in ("markets", *sorted(DEFAULT_TICKERS))]
     good = ["database", "migrations", "alpaca bars", "alpaca clock", *feeds, "model", "disk"]
-    good.append("alert channels")
+    good += ["alert channels", "universe"]
     down = ["keeper", "sandbox", "code", "daemon", "web", "stream", "alerts"]
     assert healths(answer, *good) == dict.fromkeys(good, "ok")
     silent = "trade stream"
@@ -532,6 +532,28 @@ def test_universe_keeps_each_change_with_its_reason_newest_first(own: Run) -> No
     told = own("universe", "list").out
     assert re.search(r"META +removed +we \[think\] it is \[/dear\]", told)
     assert re.search(r"SPY +added +a benchmark", told)
+
+
+def test_universe_adds_several_at_once_or_none(own: Run) -> None:
+    assert own("universe", "add", "SPY", "QQQ", "--reason", "x").code == 0
+    assert ended(own("universe", "add", "XOM", "AAPL")) == (2, 1)
+    found = {ticker["symbol"] for ticker in listed(own)["tickers"]}
+    assert {"SPY", "QQQ"} <= found
+    assert "XOM" not in found
+
+
+def test_universe_applies_a_changed_file_after_a_dry_run(
+    own: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPS_UNIVERSE_FILE", universe_yaml(tmp_path, "http://x.example", FEEDS))
+    planned = own("universe", "apply")
+    assert planned.code == 0
+    assert "mine.yaml would: remove AMZN, GOOGL" in planned.out
+    assert len(listed(own)["tickers"]) == 7
+    assert own("universe", "apply", "--apply").code == 0
+    assert [ticker["symbol"] for ticker in listed(own)["tickers"]] == ["AAPL"]
+    assert listed(own)["changes"][0]["reason"] == "as mine.yaml says"
+    assert own("universe", "apply").out == "mine.yaml says what is tracked\n"
 
 
 def test_universe_says_that_a_ticker_without_names_is_linked_by_its_symbol(own: Run) -> None:
