@@ -98,7 +98,8 @@ def due_positions(
 ) -> list[tuple[Position, str]]:
     """Return the positions to close now, by ticker, and why.
 
-    A position that once had to be closed is due until it is flat, whatever the price does then.
+    A position that once had to be closed is due until it is flat, whatever the price does then;
+    one that an operator wanted closed is due until trading is resumed.
 
     Args:
         account: what is held, and the market.

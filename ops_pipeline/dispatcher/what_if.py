@@ -12,7 +12,7 @@ from ops_pipeline.dispatcher.exits import Exit, due_positions, exit_of
 from ops_pipeline.dispatcher.judge import Terms, Verdict, fill_of, settle
 from ops_pipeline.dispatcher.snapshot import Account
 from ops_pipeline.domain.dispatch import EXPIRED, Status, turn
-from ops_pipeline.domain.execution import Book, Closing, may_fill
+from ops_pipeline.domain.execution import FLATTEN, Book, Closing, may_fill
 from ops_pipeline.domain.gates import CLOSE
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.domain.thresholds import DispatcherConfig
@@ -96,7 +96,8 @@ class Queue:
                 if made.ticker == position.ticker and made.ts > position.opened_at
             ]
             if exits:
-                found[position.ticker] = Closing(exits[0].reason["exit"], 0, exits[-1].ts)
+                reasons = [made.reason["exit"] for made in exits if made.reason["exit"] != FLATTEN]
+                found[position.ticker] = Closing(next(iter(reasons), None), 0, exits[-1].ts)
         return found
 
     def expire(self, now: datetime) -> list[Owned]:

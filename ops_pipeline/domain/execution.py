@@ -115,7 +115,7 @@ def may_fill(bar: Bar | None, asked_at: datetime, now: datetime, config: Dispatc
 
 @dataclass(frozen=True)
 class Closing:
-    """Attempts to close one position: the first exit reason, failed orders, the newest proposal."""
+    """Attempts to close a position: the first reason but flatten, failed orders, the newest one."""
 
     exit: str | None
     failures: int

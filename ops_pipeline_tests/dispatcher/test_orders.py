@@ -684,6 +684,17 @@ def test_a_refused_close_is_tried_again_with_back_off_until_flat_and_is_critical
     assert len(set(tickets(held))) == len(tickets(held))
 
 
+def test_to_resume_ends_a_flatten_and_its_alert(held: Paper) -> None:
+    flatten(held)
+    held.broker.script = [REFUSE]
+    now = minute_later(held)
+    step(held, now)
+    with held.world.engine.begin() as connection:
+        dispatch.set_trading_state(connection, "ACTIVE", "test", "")
+    assert step(held, now + timedelta(minutes=2)) == ()
+    assert unclosed(held, now + timedelta(minutes=2))[0] == "normal"
+
+
 def test_towards_the_end_of_the_session_the_waits_grow_shorter_again(held: Paper) -> None:
     held.broker.script = [REFUSE] * 50
     closing = datetime.fromisoformat(f"{DAY}T20:55:00+00:00")

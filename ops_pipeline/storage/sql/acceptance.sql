@@ -507,19 +507,19 @@ with asked as (
         ts
     from dispatch_recommendations
     where
-        intent = 'close' and reason ->> 'exit' is not null
-        and session_date >= cast(:day as date) - 7 and ts <= :now
+        intent = 'close' and session_date >= cast(:day as date) - 7 and ts <= :now
+        and (reason ->> 'exit' <> 'flatten' or (select must_be_flat from trading_state))
 ),
 
 running as (
     select
-        fill.ticker,
-        fill.simulated_ts,
-        sum(case when fill.side = 'buy' then fill.qty else -fill.qty end) over in_order as held,
-        lead(fill.ticker) over in_order is null as is_newest
-    from ledger_fills as fill
-    where fill.ticker in (select asked.ticker from asked) and fill.simulated_ts <= :now
-    window in_order as (partition by fill.ticker order by fill.simulated_ts, fill.written_at)
+        ticker,
+        simulated_ts,
+        sum(case when side = 'buy' then qty else -qty end) over in_order as held,
+        lead(ticker) over in_order is null as is_newest
+    from ledger_fills
+    where ticker in (select asked.ticker from asked) and simulated_ts <= :now
+    window in_order as (partition by ticker order by simulated_ts, written_at)
 ),
 
 positions as (

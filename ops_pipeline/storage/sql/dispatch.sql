@@ -77,10 +77,13 @@ where status = 'PENDING' and intent = 'close'
 order by id;
 
 -- name: closings
--- The attempts to close each of these positions since it was opened.
+-- The attempts to close each of these positions since it was opened; a flatten ends with its state.
 select
     held.ticker,
-    (array_agg(asked.reason ->> 'exit' order by asked.ts))[1] as exit,
+    (
+        array_agg(asked.reason ->> 'exit' order by asked.ts)
+        filter (where asked.reason ->> 'exit' <> 'flatten')
+    )[1] as exit,
     count(*) filter (where placed.state in ('CANCELED', 'REJECTED', 'ABSENT')) as failures,
     max(asked.ts) as last_at
 from unnest(cast(:tickers as text[]), cast(:opened as timestamptz[])) as held (ticker, opened_at)
