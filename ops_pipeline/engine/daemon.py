@@ -48,7 +48,7 @@ def monitor_starting_runs(launcher: WarmRunLauncher) -> None:
         elif now.status == run.status:
             instance.report_run_failed(now, f"The run did not start: {health.msg}.")
 
-    run_monitoring.monitor_starting_run = monitor
+    run_monitoring.monitor_starting_run = monitor  # type: ignore[assignment]
 
 
 def run(workspace: str) -> None:
