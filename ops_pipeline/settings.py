@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -28,6 +29,7 @@ from ops_pipeline.domain.thresholds import (
     strict_config,
     visible,
 )
+from ops_pipeline.private_files import read_object, replace_private
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 KEEPER, SANDBOX, STREAM = "keeper", "sandbox", "stream"
@@ -151,6 +153,8 @@ class Settings:
     web_port: int = 3000
     seed: int = 7
     window: PartitionWindow | None = None
+    # Only what shows minutes needs the window: trading is halted and ended without it.
+    window_fault: BadConfiguration | None = None
     alpaca: AlpacaAccess | None = None
     sandbox_port: int = 8600
     contact: str = ""
@@ -277,6 +281,35 @@ def connection_file(var_dir: Path) -> Path:
     return var_dir / "postgres" / "connection.json"
 
 
+def connection_copy(var_dir: Path) -> Path:
+    """Return where the same stands a second time: no trading is halted without it."""
+    return connection_file(var_dir).with_name("connection.copy.json")
+
+
+def read_connection(var_dir: Path) -> dict[str, Any] | None:
+    """Return what connection.json holds, or its copy where it is damaged; None without the file.
+
+    Raises:
+        BadConfiguration: neither can be used.
+    """
+    try:
+        return _connection(connection_file(var_dir))
+    except BadConfiguration:
+        with suppress(BadConfiguration):
+            if copy := _connection(connection_copy(var_dir)):
+                return copy
+        raise
+
+
+def _connection(path: Path) -> dict[str, Any] | None:
+    hint = "put it back from a backup; ops-pipeline down works without it"
+    kept = read_object(path, hint)
+    fields = {"host": str, "port": int, "user": str, "password": str, "reader_password": str}
+    if kept is not None and not all(isinstance(kept.get(name), kind) for name, kind in fields.items()):
+        raise BadConfiguration(f"{path} is damaged: a field is missing", hint)
+    return kept
+
+
 def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings of this process; a mode given here wins over OPS_MODE.
 
@@ -286,7 +319,7 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     chosen = _mode(mode or environ.get("OPS_MODE") or Mode.REPLAY.value)
     var_dir = Path(environ.get("OPS_VAR_DIR") or PROJECT_DIR / "var").resolve()
     server, reader_password = _server(environ, var_dir)
-    window_file = var_dir / chosen.value / "partitions.json"
+    window, window_fault = _window(var_dir / chosen.value / "partitions.json", environ)
     return Settings(
         mode=chosen,
         var_dir=var_dir,
@@ -294,7 +327,8 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         reader_password=reader_password,
         seed=_seed(environ.get("OPS_SEED") or "7"),
         web_port=_port("OPS_WEB_PORT", environ.get("OPS_WEB_PORT") or "3000"),
-        window=_window(window_file, environ),
+        window=window,
+        window_fault=window_fault,
         alpaca=_alpaca(chosen, environ),
         sandbox_port=_sandbox_port(environ),
         contact=_one_line("OPS_CONTACT", environ),
@@ -450,10 +484,9 @@ def require_consent(settings: Settings, account_number: str) -> None:
 
 def save_window(settings: Settings, window: PartitionWindow) -> None:
     """Keep the days of the minute partitions; the code location reads them when it starts."""
-    settings.mode_dir.mkdir(parents=True, exist_ok=True)
     last = window.last_day.isoformat() if window.last_day else None
     document = {"first_day": window.first_day.isoformat(), "last_day": last}
-    settings.window_file.write_text(json.dumps(document), encoding="utf-8")
+    replace_private(settings.window_file, json.dumps(document))
 
 
 def _mode(text: str) -> Mode:
@@ -663,7 +696,8 @@ def reader_file(var_dir: Path) -> Path:
 
 def _kept_reader_password(var_dir: Path) -> str:
     path = reader_file(var_dir)
-    return str(json.loads(path.read_text(encoding="utf-8"))["password"]) if path.exists() else ""
+    hint = "put it back from a copy, or remove it and run: ops-pipeline init"
+    return str((read_object(path, hint) or {}).get("password", ""))
 
 
 def _seed(text: str) -> int:
@@ -684,10 +718,13 @@ def _server(environ: Mapping[str, str], var_dir: Path) -> tuple[Server | None, s
             base_name=environ.get("DB_NAME") or DEFAULT_BASE_NAME,
         )
         return parts, _kept_reader_password(var_dir)
-    path = connection_file(var_dir)
-    if not path.exists():
+    try:
+        kept = read_connection(var_dir)
+    except BadConfiguration:
+        # Said by whoever needs the server; what ends processes does without.
+        kept = None
+    if kept is None:
         return None, ""
-    kept = json.loads(path.read_text(encoding="utf-8"))
     server = Server("127.0.0.1", kept["port"], kept["user"], kept["password"], is_embedded=True)
     return server, kept["reader_password"]
 
@@ -711,16 +748,25 @@ def _server_of_url(url: str) -> Server:
     return Server(parts.hostname, port, user, unquote(parts.password or ""), base_name)
 
 
-def _window(path: Path, environ: Mapping[str, str]) -> PartitionWindow | None:
+def _window(
+    path: Path, environ: Mapping[str, str]
+) -> tuple[PartitionWindow | None, BadConfiguration | None]:
+    """Return the window of the minute partitions, or what is wrong with the file."""
     first, last = environ.get("OPS_PARTITIONS_START"), environ.get("OPS_PARTITIONS_END")
-    if not first:
-        if not path.exists():
-            return None
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        first, last = kept["first_day"], kept["last_day"]
+    if first:
+        try:
+            return _days_of(first, last), None
+        except ValueError as error:
+            raise BadConfiguration(f"the days of the partitions must be dates: {error}") from None
+    hint = "remove it; the next up or replay writes it again"
     try:
-        return PartitionWindow(
-            date.fromisoformat(first), date.fromisoformat(last) if last else None
-        )
-    except ValueError as error:
-        raise BadConfiguration(f"the days of the partitions must be dates: {error}") from None
+        kept = read_object(path, hint)
+        return _days_of(kept["first_day"], kept["last_day"]) if kept is not None else None, None
+    except BadConfiguration as fault:
+        return None, fault
+    except (KeyError, TypeError, ValueError):
+        return None, BadConfiguration(f"{path} is damaged: it holds no days", hint)
+
+
+def _days_of(first: str, last: str | None) -> PartitionWindow:
+    return PartitionWindow(date.fromisoformat(first), date.fromisoformat(last) if last else None)

@@ -85,7 +85,7 @@ def down() -> None:
         for name in stop_kept(replace(settings, mode=mode))
     ]
     server = EmbeddedServer.in_folder(settings.var_dir)
-    if settings.is_embedded and server.is_running():
+    if settings.is_embedded and server.pid() is not None:
         server.stop()
         stopped.append("postgres")
     say(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
@@ -221,6 +221,6 @@ def _prepare_dagster(settings: Settings) -> None:
 
 def _parse_models(settings: Settings) -> None:
     """Before daemon and web server would do it side by side."""
-    from ops_pipeline.defs.dbt import manifest_path
+    from ops_pipeline.defs.dbt import manifest_document
 
-    manifest_path(settings)
+    manifest_document(settings)

@@ -72,7 +72,7 @@ def existing_server(mode: Mode | None) -> Iterator[Settings]:
     settings = settings_of(mode)
     if settings.is_embedded:
         server = EmbeddedServer.in_folder(settings.var_dir)
-        if settings.server is None or not server.is_running():
+        if not server.is_running() or settings.server is None:
             raise NotRunning("the embedded PostgreSQL does not run", "run: ops-pipeline up")
     with reachable(settings), migrated(settings):
         yield settings

@@ -21,9 +21,9 @@ import psutil
 import yaml
 
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError
-from ops_pipeline.local.files import replace_private
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import ProcessTable
+from ops_pipeline.private_files import read_object, replace_private
 from ops_pipeline.settings import (
     ALERTS,
     CODE,
@@ -150,10 +150,13 @@ def start_keeper(settings: Settings, asked: Asked) -> None:
 
 def last_asked(settings: Settings) -> Asked:
     """How this mode was brought up last; where it never was, as `up` would without options."""
+    path = _asked_file(settings)
+    hint = "remove it, then run ops-pipeline down and ops-pipeline up with the options of then"
+    kept = read_object(path, hint)
     try:
-        return Asked(**json.loads(_asked_file(settings).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return Asked(settings.web_port)
+        return Asked(settings.web_port) if kept is None else Asked(**kept)
+    except TypeError:
+        raise BadConfiguration(f"{path} is damaged", hint) from None
 
 
 def stop_kept(settings: Settings) -> list[str]:
