@@ -1,7 +1,8 @@
 """Verbs that begin and end: init, up, down, demo."""
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -91,9 +92,9 @@ def up(
             _refuse_differences(settings, port, market)
             say(f"mode {settings.mode.value} is up already; stop it with: ops-pipeline down")
             return
-        asked = (
-            _asked(settings, port, market) if is_up else Asked(port or settings.web_port, market)
-        )
+        asked = Asked(port or settings.web_port, market)
+        if restart:
+            asked = _asked_again(settings, port, market)
         _require_free_ports(settings, asked.port, "up")
         _require_market(settings)
         settings = _start(settings, table, asked)
@@ -101,7 +102,7 @@ def up(
     say("stop it with: ops-pipeline down")
 
 
-def _asked(settings: Settings, port: int | None, market: list[str]) -> Asked:
+def _asked_again(settings: Settings, port: int | None, market: list[str]) -> Asked:
     """Return what a restart is asked for: what is not given again stays."""
     last = last_asked(settings)
     is_changed = "OPS_WEB_PORT" in differing_settings(settings)
@@ -170,8 +171,11 @@ def demo(
 
 
 def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
-    with ExitStack() as stack, working("starting", quiet=False):
-        prepared = stack.enter_context(running_server(settings.mode))
+    with (
+        _server_that_stays(settings),
+        running_server(settings.mode) as prepared,
+        working("starting", quiet=False),
+    ):
         prepare(prepared)
         _ensure_window(prepared)
         settings = load(settings.mode.value)
@@ -186,9 +190,24 @@ def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
         except BaseException:
             stop_kept(settings)
             raise
-        # It is up: the server stays.
-        stack.pop_all()
     return settings
+
+
+@contextmanager
+def _server_that_stays(settings: Settings) -> Iterator[None]:
+    """Start the embedded server for good, unless what it is started for comes to nothing."""
+    if not settings.is_embedded:
+        yield
+        return
+    server = EmbeddedServer.in_folder(settings.var_dir)
+    was_running = server.is_running()
+    server.start()
+    try:
+        yield
+    except BaseException:
+        if not was_running:
+            server.stop()
+        raise
 
 
 def _load_code(settings: Settings) -> None:
