@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
@@ -28,6 +29,7 @@ from ops_pipeline.domain.thresholds import (
     strict_config,
     visible,
 )
+from ops_pipeline.private_files import replace_private
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 KEEPER, SANDBOX, STREAM = "keeper", "sandbox", "stream"
@@ -173,6 +175,8 @@ class Settings:
     web_port: int = 3000
     seed: int = 7
     window: PartitionWindow | None = None
+    # Only what shows minutes needs the window: trading is halted and ended without it.
+    window_fault: BadConfiguration | None = None
     alpaca: AlpacaAccess | None = None
     sandbox_port: int = 8600
     contact: str = ""
@@ -307,9 +311,62 @@ class Settings:
         return f"{self.base_name}_reader"
 
 
+def read_object(path: Path, hint: str = "") -> dict[str, Any] | None:
+    """Return the JSON object in a file; None where there is no file.
+
+    Raises:
+        BadConfiguration: it cannot be read, or holds something else; the message names the file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except (ValueError, RecursionError):
+        is_empty = path.stat().st_size == 0
+        reason = "is empty" if is_empty else "is damaged: it is not JSON"
+    else:
+        if isinstance(found, dict):
+            return found
+        reason = "is damaged: it is not a JSON object"
+    raise BadConfiguration(f"{path} {reason}", hint)
+
+
 def connection_file(var_dir: Path) -> Path:
     """Where the embedded server's port and passwords are kept."""
     return var_dir / "postgres" / "connection.json"
+
+
+def connection_copy(var_dir: Path) -> Path:
+    """Return where the same stands a second time: no trading is halted without it."""
+    return connection_file(var_dir).with_name("connection.copy.json")
+
+
+def read_connection(var_dir: Path) -> dict[str, Any] | None:
+    """Return what connection.json holds, or its copy where it is damaged; None without the file.
+
+    Raises:
+        BadConfiguration: neither can be used.
+    """
+    try:
+        return _connection(connection_file(var_dir))
+    except BadConfiguration:
+        with suppress(BadConfiguration):
+            if copy := _connection(connection_copy(var_dir)):
+                return copy
+        raise
+
+
+def _connection(path: Path) -> dict[str, Any] | None:
+    hint = "put it back from a backup; ops-pipeline down works without it"
+    kept = read_object(path, hint)
+    kinds = {"host": str, "port": int, "user": str, "password": str, "reader_password": str}
+    if kept is None:
+        return None
+    if not all(isinstance(kept.get(name), kind) for name, kind in kinds.items()):
+        raise BadConfiguration(f"{path} is damaged: a field is missing", hint)
+    return kept
 
 
 def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -323,7 +380,7 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     server, reader_password = _server(environ, var_dir)
     if server:
         server = replace(server, roles=_roles(server, environ, var_dir))
-    window_file = var_dir / chosen.value / "partitions.json"
+    window, window_fault = _window(var_dir / chosen.value / "partitions.json", environ)
     return Settings(
         mode=chosen,
         var_dir=var_dir,
@@ -331,7 +388,8 @@ def load(mode: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         reader_password=reader_password,
         seed=_seed(environ.get("OPS_SEED") or "7"),
         web_port=_port("OPS_WEB_PORT", environ.get("OPS_WEB_PORT") or "3000"),
-        window=_window(window_file, environ),
+        window=window,
+        window_fault=window_fault,
         alpaca=_alpaca(chosen, environ),
         sandbox_port=_sandbox_port(environ),
         contact=_one_line("OPS_CONTACT", environ),
@@ -487,10 +545,9 @@ def require_consent(settings: Settings, account_number: str) -> None:
 
 def save_window(settings: Settings, window: PartitionWindow) -> None:
     """Keep the days of the minute partitions; the code location reads them when it starts."""
-    settings.mode_dir.mkdir(parents=True, exist_ok=True)
     last = window.last_day.isoformat() if window.last_day else None
     document = {"first_day": window.first_day.isoformat(), "last_day": last}
-    settings.window_file.write_text(json.dumps(document), encoding="utf-8")
+    replace_private(settings.window_file, json.dumps(document))
 
 
 def _mode(text: str) -> Mode:
@@ -698,7 +755,8 @@ def runtime_file(var_dir: Path) -> Path:
 
 def kept_password(path: Path) -> str:
     """Return the password in a role's file; empty where there is none."""
-    return str(json.loads(path.read_text(encoding="utf-8"))["password"]) if path.exists() else ""
+    hint = "put it back from a copy, or remove it and run: ops-pipeline init"
+    return str((read_object(path, hint) or {}).get("password", ""))
 
 
 def roles_of(server: Server, password: str) -> Roles:
@@ -726,10 +784,13 @@ def _server(environ: Mapping[str, str], var_dir: Path) -> tuple[Server | None, s
                 " text, or holds a zero byte"
             )
         return server, kept_password(reader_file(var_dir))
-    path = connection_file(var_dir)
-    if not path.exists():
+    try:
+        kept = read_connection(var_dir)
+    except BadConfiguration:
+        # Said by whoever needs the server; what ends processes does without.
+        kept = None
+    if kept is None:
         return None, ""
-    kept = json.loads(path.read_text(encoding="utf-8"))
     server = Server("127.0.0.1", kept["port"], kept["user"], kept["password"], is_embedded=True)
     return server, kept["reader_password"]
 
@@ -802,16 +863,25 @@ def _wrong_part(scheme: str, user: str, at: str) -> str:
     return "the user" if at and not user else "what follows the user and the password"
 
 
-def _window(path: Path, environ: Mapping[str, str]) -> PartitionWindow | None:
+def _window(
+    path: Path, environ: Mapping[str, str]
+) -> tuple[PartitionWindow | None, BadConfiguration | None]:
+    """Return the window of the minute partitions, or what is wrong with the file."""
     first, last = environ.get("OPS_PARTITIONS_START"), environ.get("OPS_PARTITIONS_END")
-    if not first:
-        if not path.exists():
-            return None
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        first, last = kept["first_day"], kept["last_day"]
+    if first:
+        try:
+            return _days_of(first, last), None
+        except ValueError as error:
+            raise BadConfiguration(f"the days of the partitions must be dates: {error}") from None
+    hint = "remove it; the next up or replay writes it again"
     try:
-        return PartitionWindow(
-            date.fromisoformat(first), date.fromisoformat(last) if last else None
-        )
-    except ValueError as error:
-        raise BadConfiguration(f"the days of the partitions must be dates: {error}") from None
+        kept = read_object(path, hint)
+        return _days_of(kept["first_day"], kept["last_day"]) if kept is not None else None, None
+    except BadConfiguration as fault:
+        return None, fault
+    except (KeyError, TypeError, ValueError):
+        return None, BadConfiguration(f"{path} is damaged: it holds no days", hint)
+
+
+def _days_of(first: str, last: str | None) -> PartitionWindow:
+    return PartitionWindow(date.fromisoformat(first), date.fromisoformat(last) if last else None)

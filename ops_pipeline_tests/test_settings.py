@@ -3,7 +3,9 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError, Unsafe
 from ops_pipeline.domain.retention import Retention
 from ops_pipeline.domain.thresholds import DispatcherConfig
+from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.private_files import replace_private
 from ops_pipeline.settings import (
     PROJECT_DIR,
     SANDBOX_KEY,
@@ -21,17 +25,22 @@ from ops_pipeline.settings import (
     AlpacaAccess,
     BrokerName,
     Mode,
+    PartitionWindow,
     SentimentBackend,
     Server,
     Settings,
     alert_channels_of,
     alert_quiet_of,
+    connection_copy,
+    connection_file,
     dispatcher_config,
     dispatcher_overrides,
     load,
     require_consent,
+    save_window,
     slo_rules_of,
 )
+from ops_pipeline_tests.damage import DAMAGES
 
 KEY, SECRET = "PKTOPSECRETKEY123456", "s3cr3tOfTheAccount"
 KEYS = {"ALPACA_API_KEY": KEY, "ALPACA_API_SECRET": SECRET}
@@ -876,3 +885,61 @@ def test_quiet_hours_are_two_times_of_the_day() -> None:
     assert alert_quiet_of(loaded("sandbox", OPS_ALERT_QUIET="22:00-07:00"))
     with pytest.raises(BadConfiguration, match="OPS_ALERT_QUIET must read like 22:00-07:00"):
         alert_quiet_of(loaded("sandbox", OPS_ALERT_QUIET="at night"))
+
+
+WINDOW = {"first_day": "2026-10-14", "last_day": None}
+CONNECTION = {"host": "127.0.0.1", "port": 1, "user": "u", "password": "p", "reader_password": "r"}
+
+
+def put(path: Path, content: object) -> None:
+    replace_private(path, json.dumps(content))
+
+
+def found_in(folder: Path) -> Settings:
+    return load("sandbox", {"OPS_VAR_DIR": str(folder)})
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_damaged_days_stop_only_what_shows_minutes(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "sandbox" / "partitions.json"
+    put(path, WINDOW)
+    assert found_in(tmp_path).window_fault is None
+    damage(path)
+    settings = found_in(tmp_path)
+    assert settings.window is None
+    fault = settings.window_fault
+    assert fault is not None
+    assert str(path) in str(fault)
+    assert "\n" not in str(fault)
+    assert "remove it" in fault.hint
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_a_damaged_connection_file_is_read_from_its_copy_and_without_one_named(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path, copy = connection_file(tmp_path), connection_copy(tmp_path)
+    put(path, CONNECTION)
+    put(copy, CONNECTION)
+    damage(path)
+    server = found_in(tmp_path).server
+    assert server is not None
+    assert (server.port, server.password) == (1, "p")
+    damage(copy)
+    assert found_in(tmp_path).server is None
+    with pytest.raises(BadConfiguration, match=re.escape(str(path))):
+        EmbeddedServer.in_folder(tmp_path).is_running()
+
+
+def test_days_are_kept_whole_whatever_stood_there(tmp_path: Path) -> None:
+    settings = found_in(tmp_path)
+    settings.mode_dir.mkdir()
+    before = settings.mode_dir / "before"
+    before.write_text("{}")
+    settings.window_file.hardlink_to(before)
+    save_window(settings, PartitionWindow(date(2026, 10, 14)))
+    # Another file took the name: who reads the one before finds it whole.
+    assert before.read_text() == "{}"
+    assert found_in(tmp_path).window == PartitionWindow(date(2026, 10, 14))

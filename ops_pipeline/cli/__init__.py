@@ -1,6 +1,7 @@
 """The command line."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -91,6 +92,21 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
     return found
 
 
+class Ended(BaseException):
+    """Somebody told this process to end: what was begun is undone on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = signal.Signals(number)
+
+
+def _end(number: int, _: object) -> None:
+    # What ends us is not to be ended halfway.
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise Ended(number)
+
+
 def main() -> None:
     """Run the command line."""
     invoke(partial(app, sys.argv[1:]))
@@ -100,6 +116,10 @@ def invoke(build: Callable[[], typer.Typer]) -> None:
     """Run a command line; report an operator's error as one line with what to try next."""
     # Whatever it or its processes write, runs and PostgreSQL included, is this account's alone.
     os.umask(0o077)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Whoever began us may have wanted a signal to be ignored, as nohup does.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     try:
         enter()
         build()()
@@ -112,6 +132,9 @@ def invoke(build: Callable[[], typer.Typer]) -> None:
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(130)
+    except Ended as ended:
+        err.print(f"stopped by {ended.number.name}")
+        sys.exit(128 + ended.number)
 
 
 def _report(error: OperatorError) -> None:

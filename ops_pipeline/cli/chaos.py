@@ -19,7 +19,7 @@ from ops_pipeline.cli.console import (
 )
 from ops_pipeline.cli.server import prepare, running_server
 from ops_pipeline.environment import apply
-from ops_pipeline.local.files import replace_private
+from ops_pipeline.private_files import replace_private
 from ops_pipeline.proofs.chaos.certificate import Certificate, certify
 from ops_pipeline.proofs.chaos.plan import POINTS, PROMISES
 from ops_pipeline.settings import Settings

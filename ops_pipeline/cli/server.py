@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Engine
 from ops_pipeline.cli.console import say_aside
 from ops_pipeline.clients.universe import tickers_of, universe_file
 from ops_pipeline.domain.errors import BadInput, NotRunning
-from ops_pipeline.local.files import close_to_others
 from ops_pipeline.local.keeper import differing_names, table_of
 from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.private_files import close_to_others
 from ops_pipeline.settings import KEEPER, Mode, Settings, load
 from ops_pipeline.storage.databases import (
     create_databases,
@@ -27,20 +27,28 @@ from ops_pipeline.storage.universe import replace_universe, universe
 
 
 def settings_of(mode: Mode | None) -> Settings:
-    """Settings of the mode that a command means: the given one, OPS_MODE's, or what is up here.
+    """Return the settings that a command works with; say where the running instance has others.
 
     Raises:
-        BadInput: several are up, and none was named: a halt must not hit the wrong one.
+        BadInput: several modes are up, and none was named: a halt must not hit the wrong one.
     """
-    if mode is None:
-        mode = _mode_meant()
-    settings = load(mode.value if mode else None)
+    settings = chosen_settings(mode)
     if names := differing_names(settings):
         say_aside(
             f"mode {settings.mode.value} was started with other values of {', '.join(names)}, and"
-            " keeps them until: ops-pipeline down && ops-pipeline up"
+            " keeps them until: ops-pipeline up --restart"
         )
     return settings
+
+
+def chosen_settings(mode: Mode | None) -> Settings:
+    """Return the settings of the mode that is meant: the given one, OPS_MODE's, or what is up.
+
+    Raises:
+        BadInput: several are up, and none was named.
+    """
+    chosen = mode or _mode_meant()
+    return load(chosen.value if chosen else None)
 
 
 def _mode_meant() -> Mode | None:
@@ -99,7 +107,7 @@ def existing_server(mode: Mode | None) -> Iterator[Settings]:
     settings = settings_of(mode)
     if settings.is_embedded:
         server = EmbeddedServer.in_folder(settings.var_dir)
-        if settings.server is None or not server.is_running():
+        if not server.is_running() or settings.server is None:
             raise NotRunning("the embedded PostgreSQL does not run", "run: ops-pipeline up")
     with reachable(settings), migrated(settings):
         yield settings

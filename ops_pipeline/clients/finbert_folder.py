@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.private_files import replace_private
 from ops_pipeline.settings import Settings
 
 REPOSITORY = "ProsusAI/finbert"
@@ -88,9 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON object so that a reader finds the old or the new one, never half of it."""
-    beside = path.with_name(f".{path.name}.writing")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    replace_private(path, json.dumps(content, indent=2) + "\n")
 
 
 def labels_of(folder: Path) -> tuple[str, ...]:

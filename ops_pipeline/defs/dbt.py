@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -16,15 +17,19 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource
 
+from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
 from ops_pipeline.domain.sentiment import CONFIDENT_PROBABILITY
 from ops_pipeline.domain.values import Model
 from ops_pipeline.environment import apply
-from ops_pipeline.settings import PROJECT_DIR, Settings, load
+from ops_pipeline.settings import PROJECT_DIR, Settings, load, read_object
 
 log = logging.getLogger(__name__)
 
 DBT_DIR = PROJECT_DIR / "dbt_features"
+MANIFEST, PARTIAL_PARSE = "manifest.json", "partial_parse.msgpack"
+# What is kept of dbt's own words: its message, the lines of SQL and the file of one failed model.
+MAX_ERROR_CHARS = 8_000
 NO_MINUTE = datetime(2000, 1, 1, tzinfo=UTC)
 # Checks stand for themselves, and several sources come from one stage.
 TRANSLATOR = DagsterDbtTranslator(
@@ -36,12 +41,20 @@ TRANSLATOR = DagsterDbtTranslator(
 )
 
 
-def manifest_path(settings: Settings) -> Path:
-    """The manifest of the dbt project as it reads now, parsed if nobody has yet."""
-    path = _target(settings) / "manifest.json"
-    if not path.exists():
-        _manifest(settings)
-    return path
+def manifest_document(settings: Settings) -> dict[str, Any]:
+    """Return the manifest of the dbt project as it reads now, parsed if there is none to be used.
+
+    Raises:
+        BadConfiguration: the project cannot be parsed; the message says why.
+    """
+    path = _target(settings) / MANIFEST
+    with suppress(BadConfiguration):
+        found = read_object(path)
+        if found and "nodes" in found:
+            return found
+    _manifest.cache_clear()
+    _manifest(settings)
+    return read_object(path) or {}
 
 
 def warm() -> None:
@@ -88,7 +101,7 @@ def run(settings: Settings, verb: str, variables: Mapping[str, object]) -> "dict
             nodes = _in_process(settings, words)
     failed = [f"{node.name}: {node.message}" for node in nodes if node.status != "success"]
     if verb == "run" and failed:
-        raise dg.Failure(f"dbt {verb} failed: {'; '.join(failed)}")
+        raise dg.Failure(f"dbt {verb} failed: {'; '.join(failed)}"[:MAX_ERROR_CHARS])
     return {node.name: node for node in nodes}
 
 
@@ -123,14 +136,13 @@ def _in_process(settings: Settings, words: list[str]) -> list[Node]:
 
 def _as_command(settings: Settings, words: list[str], target: Path) -> list[Node]:
     apply(settings)
+    document = manifest_document(settings)
     command = DbtCliResource(
         project_dir=str(DBT_DIR),
         profiles_dir=str(DBT_DIR),
         dbt_executable=str(Path(sys.executable).with_name("dbt")),
     )
-    done = command.cli(
-        words, manifest=manifest_path(settings), target_path=target, raise_on_error=False
-    ).wait()
+    done = command.cli(words, manifest=document, target_path=target, raise_on_error=False).wait()
     try:
         found = done.get_artifact("run_results.json")["results"]
     except FileNotFoundError:
@@ -146,22 +158,34 @@ def _node(name: str, status: Any, message: Any, seconds: float, response: Any) -
 
 def test_names(settings: Settings) -> list[str]:
     """The dbt tests of the project, by name."""
-    document = json.loads(manifest_path(settings).read_text(encoding="utf-8"))
-    nodes = document["nodes"].values()
+    nodes = manifest_document(settings)["nodes"].values()
     return sorted(node["name"] for node in nodes if node["resource_type"] == "test")
 
 
 @cache
 def _manifest(settings: Settings) -> Any:
-    """The parsed project, once in a process; dbt itself parses only what changed."""
+    """The parsed project, once in a process; dbt itself parses only what changed.
+
+    dbt writes in place, while other processes read: it writes into a folder of its own, and what
+    is complete is renamed.
+    """
     from dbt.cli.main import dbtRunner
 
     apply(settings)
     target = _target(settings)
     target.mkdir(parents=True, exist_ok=True)
-    outcome = dbtRunner().invoke(["parse", *_common(target)])
-    if not outcome.success:
-        raise dg.Failure(f"the dbt project cannot be parsed: {outcome.exception}")
+    before = target / PARTIAL_PARSE
+    known = [f"--partial-parse-file-path={before}"] if before.is_file() else []
+    with tempfile.TemporaryDirectory(prefix=".parse-", dir=target) as own:
+        outcome = dbtRunner().invoke(["parse", *known, *_common(Path(own))])
+        if not outcome.success:
+            raise BadConfiguration(
+                f"the dbt project cannot be parsed: {str(outcome.exception)[:MAX_ERROR_CHARS]}"
+            )
+        # Where nothing has changed, dbt leaves out the one of partial parsing.
+        for made in map(Path(own).joinpath, (PARTIAL_PARSE, MANIFEST)):
+            if made.exists():
+                made.replace(target / made.name)
     return outcome.result
 
 

@@ -61,7 +61,7 @@ def features_asset(settings: Settings, body: Body) -> dg.AssetsDefinition:
     """The dbt models as assets, one for each table; lineage comes from dbt's own graph."""
 
     @dbt_assets(
-        manifest=dbt.manifest_path(settings),
+        manifest=dbt.manifest_document(settings),
         name=FEATURES.name,
         partitions_def=minute_partitions(settings),
         backfill_policy=dg.BackfillPolicy.single_run(),

@@ -18,6 +18,8 @@ def minute_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
     Half days and holidays keep their keys: leaving them out by hand would make the definition as
     long as the calendar. Their minutes have no rows.
     """
+    if settings.window_fault:
+        raise settings.window_fault
     window = settings.window or NO_DAYS_YET
     if settings.mode is Mode.SANDBOX:
         return dg.TimeWindowPartitionsDefinition(

@@ -11,9 +11,9 @@ import psutil
 
 from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.local.accounts import Account
-from ops_pipeline.local.files import replace_private
 from ops_pipeline.local.ports import LOOPBACK
 from ops_pipeline.local.processes import is_alive, send_signal, wait_until
+from ops_pipeline.private_files import replace_private
 
 RECOVERY_SECONDS = 120
 ORPHAN_SECONDS = 20
@@ -122,7 +122,7 @@ def postmaster(data: Path) -> psutil.Process | None:
     try:
         process = psutil.Process(int(_pid_file(data).read_text(encoding="utf-8").split()[0]))
         command = process.cmdline()
-    except (FileNotFoundError, ValueError, IndexError, psutil.Error):
+    except (OSError, ValueError, IndexError, psutil.Error):
         return None
     is_ours = bool(command) and Path(command[0]).name == "postgres" and str(data) in command
     return process if is_ours and is_alive(process) else None

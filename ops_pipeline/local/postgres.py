@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import psutil
@@ -16,11 +16,11 @@ import psutil
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning
 from ops_pipeline.local.accounts import Account, server_account
 from ops_pipeline.local.cluster import Cluster, draft_of, postmaster, shut_down
-from ops_pipeline.local.files import replace_private
 from ops_pipeline.local.ports import LOOPBACK, free_port, port_is_free
 from ops_pipeline.local.processes import wait_until
 from ops_pipeline.local.programs import SYSTEM_DIR, make_system_dir, programs_for, shipped_tree
-from ops_pipeline.settings import connection_file
+from ops_pipeline.private_files import replace_private
+from ops_pipeline.settings import connection_copy, connection_file, read_connection
 
 SUPERUSER = "ops_pipeline"
 LOCK_SECONDS = 180
@@ -36,6 +36,9 @@ class Connection:
     user: str
     password: str = field(repr=False)
     reader_password: str = field(repr=False)
+
+
+FIELDS = [each.name for each in fields(Connection)]
 
 
 @contextlib.contextmanager
@@ -110,7 +113,7 @@ class EmbeddedServer:
             for place in self._places:
                 for folder in (place, draft_of(place)):
                     shutil.rmtree(folder, ignore_errors=not folder.exists())
-            for path in (self._connection_file, self.log_file):
+            for path in (connection_copy(self.var_dir), self._connection_file, self.log_file):
                 path.unlink(missing_ok=True)
 
     @_one_line_errors()
@@ -144,8 +147,8 @@ class EmbeddedServer:
         data = found or self._place_for(account)
         cluster = Cluster(data, programs_for(account), account, self.log_file)
         connection = self._connection()
-        if connection is None:
-            connection = self._new_connection(found)
+        # What stood in only one of the two files stands in both again.
+        connection = self._keep(connection) if connection else self._new_connection(found)
         if found is None:
             cluster.create(connection.user, connection.password)
         cluster.clear_crash()
@@ -184,15 +187,8 @@ class EmbeddedServer:
         return self.is_running()
 
     def _connection(self) -> Connection | None:
-        try:
-            return Connection(**json.loads(self._connection_file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            raise BadConfiguration(
-                f"{self._connection_file} is not what was written there",
-                hint="put it back from a copy",
-            ) from None
+        kept = read_connection(self.var_dir)
+        return Connection(**{name: kept[name] for name in FIELDS}) if kept else None
 
     def _new_connection(self, data: Path | None) -> Connection:
         if data:
@@ -209,7 +205,8 @@ class EmbeddedServer:
         return self._keep(replace(connection, port=free_port()))
 
     def _keep(self, connection: Connection) -> Connection:
-        replace_private(self._connection_file, json.dumps(asdict(connection)))
+        for path in (connection_copy(self.var_dir), self._connection_file):
+            replace_private(path, json.dumps(asdict(connection)))
         return connection
 
     @contextlib.contextmanager

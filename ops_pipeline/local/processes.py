@@ -12,13 +12,16 @@ from pathlib import Path
 
 import psutil
 
-from ops_pipeline.domain.errors import NotRunning, TimedOut, Unsafe
+from ops_pipeline.domain.errors import BadConfiguration, NotRunning, TimedOut, Unsafe
 from ops_pipeline.engine.starts import Start, began_at, start_of
-from ops_pipeline.local.files import replace_private
+from ops_pipeline.private_files import replace_private
+from ops_pipeline.settings import read_object
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 2.0
 KILL_SECONDS = 5.0
+# Names the record in the process's own environment, so that it is found without the record.
+RECORD_VARIABLE = "OPS_PROCESS_RECORD"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class ProcessTable:
     ) -> Process:
         """Start a process that outlives this one, and record it.
 
-        It gets exactly this environment, no input, and a session of its own; the record holds
-        neither command nor environment.
+        It gets exactly this environment and the name of its record, no input, and a session of
+        its own; the record holds neither command nor environment.
 
         Raises:
             Unsafe: a process of this name is alive.
@@ -50,24 +53,35 @@ class ProcessTable:
         """
         if running := self.find(name):
             raise Unsafe(f"{name} already runs as pid {running.pid}", hint="stop it first")
+        environment = {**env, RECORD_VARIABLE: str(self._record(name))}
         try:
-            pid = _spawn(command, env, log_file, cwd)
+            pid = _spawn(command, environment, log_file, cwd)
         except OSError as error:
             raise NotRunning(
                 f"{name} could not be started: {error.strerror}: {error.filename}",
                 hint="ops-pipeline doctor",
             ) from error
         process = Process(name, pid, start_of(pid))
-        replace_private(self._record(name), json.dumps(asdict(process)))
+        try:
+            replace_private(self._record(name), json.dumps(asdict(process)))
+        except OSError as error:
+            _end_tree(name, psutil.Process(pid), GRACE_SECONDS)
+            raise NotRunning(
+                f"{name} was ended again: {self._record(name)}: {error.strerror}",
+                hint="make room, or remove what is in its place",
+            ) from error
         return process
 
     def find(self, name: str) -> Process | None:
         """The process of this name, if the one that was started is still alive."""
         try:
-            record = Process(**json.loads(self._record(name).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        return record if _handle(record) else None
+            kept = read_object(self._record(name))
+            if kept is None:
+                return None
+            record = Process(str(kept["name"]), int(kept["pid"]), kept["started"])
+            return record if _handle(record) else None
+        except (BadConfiguration, KeyError, TypeError, ValueError):
+            return self._find_without_record(name)
 
     def began(self, name: str) -> float | None:
         """When the process of this name began, in seconds since 1970 by the clock of now."""
@@ -95,7 +109,8 @@ class ProcessTable:
         handle = self._handle(name)
         if handle:
             _end_tree(name, handle, timeout_seconds)
-        self._record(name).unlink(missing_ok=True)
+        with contextlib.suppress(IsADirectoryError, PermissionError):
+            self._record(name).unlink(missing_ok=True)
         return handle is not None
 
     def would_end_us(self, name: str) -> bool:
@@ -117,6 +132,17 @@ class ProcessTable:
             if other in own:
                 own -= set(_tree(other))
         return sum(map(_memory, own))
+
+    def _find_without_record(self, name: str) -> Process | None:
+        """Find the process by its own environment; its descendants inherit that."""
+        record, found = str(self._record(name)), dict[int, psutil.Process]()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(RECORD_VARIABLE) == record and is_alive(process):
+                    found[process.pid] = process
+        roots = [process for process in found.values() if process.ppid() not in found]
+        oldest = min(roots, key=psutil.Process.create_time, default=None)
+        return Process(name, oldest.pid, start_of(oldest.pid)) if oldest else None
 
     def _handle(self, name: str) -> psutil.Process | None:
         process = self.find(name)

@@ -1,6 +1,7 @@
 """A database that is away, told from memory; a file keeps what was told if we end meanwhile."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +11,11 @@ from typing import Any
 from ops_pipeline.domain import alerts
 from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.alerts import DATABASE, Kind, Message
-from ops_pipeline.local.files import replace_private
+from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.private_files import replace_private
+from ops_pipeline.settings import read_object
+
+log = logging.getLogger(__name__)
 
 NAME = "database_answers"
 ANSWERS = Verdict(NAME, Level.NORMAL, "PostgreSQL answers", {}, "it answers")
@@ -58,10 +63,16 @@ class Outage:
 
 def read(path: Path) -> Outage | None:
     """The outage that a process before us told of; None where there was none."""
-    if not path.exists():
+    try:
+        kept = read_object(path)
+        if kept is None:
+            return None
+        began_at = datetime.fromisoformat(kept["began_at"])
+        return Outage(began_at, str(kept["finding"]), _times(kept["told"]))
+    except (BadConfiguration, AttributeError, KeyError, TypeError, ValueError):
+        # Whoever was told is told again.
+        log.warning("%s is damaged: what was told of an outage is forgotten", path)
         return None
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return Outage(datetime.fromisoformat(kept["began_at"]), kept["finding"], _times(kept["told"]))
 
 
 def write(path: Path, outage: Outage | None) -> None:

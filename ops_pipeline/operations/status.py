@@ -107,7 +107,7 @@ def look(settings: Settings) -> Status:
     """
     if settings.is_embedded:
         server = EmbeddedServer.in_folder(settings.var_dir)
-        if settings.server is None or not server.is_running():
+        if not server.is_running() or settings.server is None:
             raise NotRunning("the embedded PostgreSQL does not run", "run: ops-pipeline up")
     with (
         reachable(settings),

@@ -1,11 +1,13 @@
 """halt, reduce and resume say what stops and what goes on, and each change is kept."""
 
 import getpass
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import ProgrammingError
@@ -13,12 +15,14 @@ from sqlalchemy.exc import ProgrammingError
 from ops_pipeline.cli import trading
 from ops_pipeline.cli.server import connected
 from ops_pipeline.dispatcher.turn import take_turn
+from ops_pipeline.private_files import replace_private
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.dispatch import read_trading_state, trading_state_changes
 from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.knowledge import find_now, insert_replay_session, set_present
 from ops_pipeline.storage.services import switch_changes
 from ops_pipeline_tests.cli.test_verbs import Run, ready, run  # noqa: F401 - fixtures
+from ops_pipeline_tests.damage import DAMAGES
 from ops_pipeline_tests.dispatcher.paper import ACCEPT, FILL, REFUSE, FakeBroker, Paper
 from ops_pipeline_tests.dispatcher.world import World
 
@@ -70,6 +74,29 @@ def test_every_change_is_kept_with_who_and_why(
     assert (newest.state, newest.reason) == ("ACTIVE", "")
     told = (before.state, before.changed_by, before.reason)
     assert told == ("HALTED", "night shift", "odd prices")
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_trading_is_halted_whatever_became_of_the_files_beside_the_database(
+    active: Run, server: Settings, damage: Callable[[Path], None]
+) -> None:
+    paths = [server.connection_file, server.window_file, server.mode_dir / "run" / "keeper.json"]
+    before = {path: path.read_bytes() for path in paths if path.is_file()}
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            damage(path)
+        halted = active("halt", "--reason", "a drill")
+        assert (halted.code, state(server)) == (0, "HALTED"), halted.err
+        assert "trading HALTED" in active("status").out
+    finally:
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        for path, content in before.items():
+            replace_private(path, content.decode())
+        active("resume")
 
 
 @pytest.fixture

@@ -21,9 +21,11 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
-from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+from dagster._daemon.monitoring import run_monitoring
 
-from ops_pipeline.engine.launcher import WORKER_TAG, WarmRunLauncher, fingerprint
+from ops_pipeline.engine.daemon import monitor_starting_runs
+from ops_pipeline.engine.forks import Worker
+from ops_pipeline.engine.launcher import WORKER_TAG, WarmRunLauncher, fingerprint, worker_tags
 
 pytestmark = [pytest.mark.postgres, pytest.mark.dagster, pytest.mark.slow]
 CODE = """
@@ -104,7 +106,7 @@ class Lab:
         return psutil.Process(int(self.run(run_id).tags[WORKER_TAG].split()[0]))
 
     def monitor(self) -> None:
-        list(execute_run_monitoring_iteration(self.context, logging.getLogger(), None))
+        list(run_monitoring.execute_run_monitoring_iteration(self.context, logging.getLogger()))
 
     def change(self, before: str, after: str) -> None:
         path = self.folder / "warm_code.py"
@@ -204,6 +206,23 @@ def test_monitoring_fails_a_run_whose_process_was_killed_and_leaves_the_others(l
     assert lab.run(other).status == dg.DagsterRunStatus.STARTED
     assert health(lab, other) == WorkerStatus.RUNNING
     lab.worker(other).kill()
+
+
+def test_monitoring_fails_a_run_whose_process_died_before_it_reported_its_start(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_monitoring, "monitor_starting_run", run_monitoring.monitor_starting_run)
+    monitor_starting_runs(lab.launcher)
+    dead = Worker(os.getpid(), "another boot 1")
+    killed, alive = (
+        create_run_for_test(lab.instance, status=dg.DagsterRunStatus.NOT_STARTED, tags=tags)
+        for tags in (worker_tags(dead), worker_tags(Worker.current(os.getpid())))
+    )
+    lab.monitor()
+    assert lab.run(killed.run_id).status == dg.DagsterRunStatus.FAILURE
+    assert lab.run(alive.run_id).status == dg.DagsterRunStatus.NOT_STARTED
+    (failure,) = lab.instance.all_logs(killed.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert failure.dagster_event.message == f"The run did not start: process {dead.pid} is gone."
 
 
 def test_killed_server_is_replaced_and_its_runs_go_on(lab: Lab) -> None:

@@ -60,3 +60,18 @@ def test_silence_is_counted_from_the_daemon_that_was_heard_last(watch: Watch) ->
         at = (NOW - timedelta(seconds=seconds)).timestamp()
         watch.instance.add_daemon_heartbeat(DaemonHeartbeat(at, daemon, "one", []))
     assert watch.silent_seconds(NOW) == 100
+
+
+def test_a_launch_that_failed_without_a_message_and_an_error_of_many_lines_are_one_line(
+    instance: DagsterInstance,
+) -> None:
+    watch = Watch(instance)
+    silent = create_run_for_test(instance, job_name="silent")
+    event = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, "silent", message="")
+    instance.report_dagster_event(event, silent.run_id)
+    assert watch.last_run("silent") == EndedRun(silent.run_id, "FAILURE", "")
+    told = create_run_for_test(instance, job_name="told")
+    instance.report_run_failed(told, "Database Error in model x\n  column y does not exist\n")
+    found = watch.last_run("told")
+    assert found is not None
+    assert found.error == "Database Error in model x column y does not exist"

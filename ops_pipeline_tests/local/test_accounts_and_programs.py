@@ -14,8 +14,8 @@ import pytest
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.local import accounts, programs
 from ops_pipeline.local.accounts import Account, server_account
-from ops_pipeline.local.files import close_to_others
 from ops_pipeline.local.programs import copied_tree, programs_for, shipped_tree
+from ops_pipeline.private_files import close_to_others
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change the account")
 

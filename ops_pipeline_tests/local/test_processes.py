@@ -6,7 +6,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,11 @@ import pytest
 
 from ops_pipeline.domain.errors import NotRunning, TimedOut, Unsafe
 from ops_pipeline.engine.starts import Start
-from ops_pipeline.local.files import replace_private
 from ops_pipeline.local.ports import free_port, port_is_free
 from ops_pipeline.local.processes import Process, ProcessTable, is_alive, wait_until
+from ops_pipeline.private_files import replace_private
 from ops_pipeline.settings import PROJECT_DIR
+from ops_pipeline_tests.damage import DAMAGES
 
 SLEEP = "import time; time.sleep(60)"
 FAMILY = """
@@ -247,3 +248,25 @@ def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
         assert path.read_text() == text
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES.values()), ids=list(DAMAGES))
+def test_a_process_with_a_damaged_record_is_found_and_stopped(
+    bench: Bench, damage: Callable[[Path], None]
+) -> None:
+    process = bench.start("web")
+    damage(bench.record("web"))
+    assert bench.table.find("web") == process
+    with pytest.raises(Unsafe, match="already runs"):
+        bench.start("web")
+    assert bench.table.stop("web", timeout_seconds=1)
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_a_process_whose_record_cannot_be_written_is_ended_and_that_is_one_line(
+    bench: Bench,
+) -> None:
+    bench.record("web").mkdir(parents=True)
+    with pytest.raises(NotRunning, match=r"web was ended again: .*web\.json: Is a directory"):
+        bench.start("web")
+    assert bench.table.all() == []
