@@ -60,7 +60,7 @@ class Watch:
                 error = error.cause
             if error is not None:
                 return _one_line(str(error.message))
-        return _one_line(events[0].user_message or "") if events else ""
+        return _one_line(events[0].message or "") if events else ""
 
     def _stopped(self) -> list[InstigatorState]:
         states = self.instance.all_instigator_state()

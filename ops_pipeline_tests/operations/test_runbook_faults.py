@@ -1,5 +1,6 @@
 """One fault for each section: its code is named, a dry run changes nothing, the fix mends it."""
 
+import json
 import os
 import socket
 import sys
