@@ -69,17 +69,7 @@ def open_engine(
         port=server.port,
         database=database or settings.pipeline_database,
     )
-    # A server that is alive ends what takes too long before we give it up, and says what it was.
-    lock, statement = LOCK_SECONDS, 0.0
-    if bound_seconds:
-        lock, statement = min(LOCK_SECONDS, bound_seconds / 4), bound_seconds / 2
-    kept = {
-        "application_name": APPLICATION,
-        "timezone": "UTC",
-        "lock_timeout": f"{round(lock * 1_000)}",
-        "statement_timeout": f"{round(statement * 1_000)}",
-        "idle_in_transaction_session_timeout": f"{round(idle_seconds * 1_000)}",
-    }
+    kept = _session_settings(idle_seconds, bound_seconds)
     connecting = min(CONNECT_TIMEOUT_SECONDS, math.ceil(bound_seconds or CONNECT_TIMEOUT_SECONDS))
     made = create_engine(
         url,
@@ -100,6 +90,20 @@ def open_engine(
         _bind(made, bound_seconds)
     _keep(made, kept)
     return made
+
+
+def _session_settings(idle_seconds: float, bound_seconds: float | None) -> dict[str, str]:
+    # A server that is alive ends what takes too long before we give it up, and says what it was.
+    lock, statement = LOCK_SECONDS, 0.0
+    if bound_seconds:
+        lock, statement = min(LOCK_SECONDS, bound_seconds / 4), bound_seconds / 2
+    return {
+        "application_name": APPLICATION,
+        "timezone": "UTC",
+        "lock_timeout": f"{round(lock * 1_000)}",
+        "statement_timeout": f"{round(statement * 1_000)}",
+        "idle_in_transaction_session_timeout": f"{round(idle_seconds * 1_000)}",
+    }
 
 
 def _keep(engine: Engine, settings: Mapping[str, str]) -> None:
