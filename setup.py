@@ -44,6 +44,7 @@ setup(
         "uvicorn>=0.30",
         "websockets>=13",  # the sandbox's stream; alpaca-py brings it too
         "psutil>=7.1,<8",
+        "python-dotenv>=1.0,<2",
         "pyyaml>=6,<7",
         "rich>=13,<16",
         "tenacity>=9,<10",

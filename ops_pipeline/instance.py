@@ -16,6 +16,7 @@ from ops_pipeline.engine.storage import BatchedPostgresStorage
 from ops_pipeline.environment import adopt, apply, enter
 from ops_pipeline.local.keeper import environment_in_use
 from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.storage.engine import opened
 
 HANDED_OUT = "OPS_DAGSTER_DB_PORT"
 
@@ -46,5 +47,5 @@ def _complete() -> None:
         with running_server(settings.mode) as answering:
             prepare(answering)
         say_aside("PostgreSQL runs; stop it with: ops-pipeline down")
-    with existing_server(settings.mode) as answering:
+    with existing_server(settings.mode) as answering, opened(answering) as engine, engine.connect():
         apply(answering)

@@ -47,8 +47,8 @@ def test_readme_is_one_page() -> None:
     ),
 )
 def test_every_variable_of_the_example_is_read(variable: str) -> None:
-    settings = (ROOT / "ops_pipeline" / "settings.py").read_text(encoding="utf-8")
-    assert f'"{variable}"' in settings
+    readers = [ROOT / "ops_pipeline" / name for name in ("settings.py", "environment.py")]
+    assert f'"{variable}"' in "".join(path.read_text(encoding="utf-8") for path in readers)
 
 
 def test_nothing_names_a_machine_path() -> None:
