@@ -24,7 +24,7 @@ from ops_pipeline.proofs.chaos.history import CHAOS
 from ops_pipeline.proofs.chaos.plan import FIND, SUBMIT, Fault, Moment, Point
 from ops_pipeline.proofs.chaos.scene import FROZEN_SECONDS, LEASE_SECONDS, desk_of
 from ops_pipeline.settings import AlpacaAccess, Settings
-from ops_pipeline.storage.engine import IDLE_SECONDS, open_engine
+from ops_pipeline.storage.engine import open_engine
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.queries import name_of
 
@@ -56,8 +56,7 @@ def work(mouth: Connection, task: Task) -> None:
     # What a hurt dispatcher complains of is what was done to it.
     logging.disable(logging.CRITICAL)
     defects.plant(task.defect)
-    idle_seconds = FROZEN_SECONDS if task.fault is Fault.ZOMBIE else IDLE_SECONDS
-    engine = open_engine(task.settings, idle_seconds=idle_seconds)
+    engine = open_engine(task.settings)
     stops = _Stops(mouth, task)
     stops.listen(engine)
     try:
@@ -95,25 +94,30 @@ class _Stops:
         event.listen(engine, "after_cursor_execute", self._after_statement)
         event.listen(engine, "commit", self._at_commit)
 
-    def at(self, name: str, moment: Moment) -> None:
-        """A boundary is passed: stop where this is the one."""
+    def at(self, name: str, moment: Moment, driver: Any = None) -> None:
+        """A boundary is passed: stop where this is the one; `driver` has a transaction open."""
         point, task = Point(name, moment), self._task
         self._passed[point] += 1
         if point == task.point and self._passed[point] == task.occurrence:
+            if driver and task.fault is Fault.ZOMBIE:
+                # Not before: on a busy machine one that works would be ended, too.
+                driver.execute(
+                    f"set idle_in_transaction_session_timeout = {round(FROZEN_SECONDS * 1_000)}"
+                )
             self._mouth.send((HERE, ""))
             self._mouth.recv()
 
-    def _before_statement(self, _: Any, __: Any, statement: str, *___: Any) -> None:
+    def _before_statement(self, _: Any, cursor: Any, statement: str, *__: Any) -> None:
         self._last = name_of(statement) or self._last
-        self.at(self._last, Moment.BEFORE)
+        self.at(self._last, Moment.BEFORE, cursor.connection)
 
-    def _after_statement(self, *_: Any) -> None:
-        self.at(self._last, Moment.AFTER)
+    def _after_statement(self, _: Any, cursor: Any, *__: Any) -> None:
+        self.at(self._last, Moment.AFTER, cursor.connection)
 
     def _at_commit(self, session: Session) -> None:
         """Before a commit; the commit itself is made here, so that there is a moment after it."""
         name = self._last
-        self.at(name, Moment.COMMITTING)
+        self.at(name, Moment.COMMITTING, session.connection.dbapi_connection)
         task = self._task
         point = Point(name, Moment.COMMITTING)
         driver: Any = session.connection.dbapi_connection
