@@ -136,7 +136,7 @@ def _unpacked(packed: bytes, name: str, window: int, limit: int) -> bytes:
 
 
 def _deflate_window(body: bytearray) -> int:
-    """Return zlib's window for a body with a zlib header, or for raw deflate as some servers send."""
+    """Return zlib's window; some servers send raw deflate."""
     has_header = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
     return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
 

@@ -1,20 +1,17 @@
 """Which entries are the same, and what their plain text is."""
 
-import calendar
 import hashlib
 import html
 import re
 import unicodedata
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
-from time import struct_time
 
 from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry
 
 MAX_TITLE, MAX_SUMMARY = 500, 5_000
 
-EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LONGEST_BACK_OFF, LONGEST_RETRY_AFTER = timedelta(minutes=60), timedelta(hours=6)
 
 
@@ -87,15 +84,6 @@ def text_hash(title: str, summary: str) -> str:
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
-
-
-def publication_time(told: struct_time, now: datetime) -> datetime | None:
-    """A time in UTC as a feed told it; none where nothing can have been published then."""
-    try:
-        at = datetime.fromtimestamp(calendar.timegm(told), UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return at if EARLIEST <= at <= now + timedelta(days=1) else None
 
 
 def back_off(failures: int) -> timedelta:
