@@ -15,6 +15,34 @@ MAX_TITLE, MAX_SUMMARY = 500, 5_000
 LONGEST_BACK_OFF, LONGEST_RETRY_AFTER = timedelta(minutes=60), timedelta(hours=6)
 
 
+# What prints nothing: soft hyphens, zero-width characters, bidi controls, variation selectors.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+# A zero-width space before a capital separates two words; elsewhere it only allows a line break.
+_WORD_BREAK = re.compile("(?<=[a-z0-9])\u200b+(?=[A-Z])")
+# NFKC would make letters of these: Apple\u2122 would become AppleTM.
+_SIGN_INSIDE = re.compile("(?<=\\w)[\u2122\u00ae\u00a9\u2120]+(?=\\w)")
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("\u2122\u00ae\u00a9\u2120", ""),
+        **dict.fromkeys("\u2018\u2019\u201b\u02bc\u2032", "'"),
+        **dict.fromkeys("\u201c\u201d\u201f\u2033", '"'),
+        **dict.fromkeys("\u2010\u2011\u2212", "-"),
+    }
+)
+# A ticker as Reuters writes it, which a parser of HTML takes for an element.
+_RIC = re.compile(r"<([A-Z][A-Za-z]{0,5}\.[A-Z]{1,3})>")
+# Markup and entities that were escaped more than once.
+_ESCAPED = re.compile(
+    r"</?(?:a|b|br|div|em|font|h[1-6]|i|img|li|ol|p|script|span|strong|style|sub|sup|u|ul)\b[^<>]*>"
+    r"|&(?:\#\d+|\#x[0-9a-f]+|[a-z]+);",
+    re.IGNORECASE,
+)
+MAX_ESCAPES = 3
+
+
 class _TextOnly(HTMLParser):
     """Collects what a reader would see."""
 
@@ -37,14 +65,29 @@ class _TextOnly(HTMLParser):
 
 
 def plain_text(text: str, limit: int) -> str:
-    """Text without markup, entities, control characters and surplus space, cut to a length."""
+    """Return the text that is stored, linked, scored and compared, cut to a length.
+
+    It has no markup, entities, control or invisible characters, trademark signs or surplus space;
+    letters have one width, apostrophes, quotation marks and hyphens one form.
+    """
+    text = _RIC.sub(r"(\1)", text)
     if "<" in text or "&" in text:
-        parser = _TextOnly()
-        parser.feed(text)
-        parser.close()
-        text = html.unescape("".join(parser.parts))
-    text = unicodedata.normalize("NFKC", text)
+        text = _without_markup(text)
+    for _ in range(MAX_ESCAPES):
+        if not _ESCAPED.search(text):
+            break
+        text = _without_markup(text)
+    text = _INVISIBLE.sub("", _WORD_BREAK.sub(" ", text))
+    text = _SIGN_INSIDE.sub(" ", text).translate(_PLAIN)
+    text = unicodedata.normalize("NFKC", text).translate(_PLAIN)
     return " ".join(_printable(text).split())[:limit]
+
+
+def _without_markup(text: str) -> str:
+    parser = _TextOnly()
+    parser.feed(text)
+    parser.close()
+    return html.unescape("".join(parser.parts))
 
 
 def _printable(text: str) -> str:
