@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry
 
 MAX_TITLE, MAX_SUMMARY = 500, 5_000
+NO_TITLE = "No title"
 
 LONGEST_BACK_OFF, LONGEST_RETRY_AFTER = timedelta(minutes=60), timedelta(hours=6)
 
@@ -101,7 +102,7 @@ def clean(entry: NewsEntry) -> NewsEntry:
     return NewsEntry(
         feed=_printable(entry.feed),
         entry_id=_printable(entry.entry_id).strip(),
-        title=plain_text(entry.title, MAX_TITLE) or "No title",
+        title=plain_text(entry.title, MAX_TITLE) or NO_TITLE,
         summary=plain_text(entry.summary, MAX_SUMMARY),
         link=link if re.match(r"https?://", link) else "",
         published_at=entry.published_at,
@@ -110,13 +111,18 @@ def clean(entry: NewsEntry) -> NewsEntry:
 
 
 def entry_key(entry: NewsEntry) -> str:
-    """Identity inside one feed: id, title and link, for one id may cover several entries."""
-    return _hash(entry.entry_id, entry.title, entry.link)
+    """Return the identity of an entry inside one feed: its id, title and link."""
+    return digest(entry.entry_id, entry.title, entry.link)
 
 
 def news_id(entry: NewsEntry) -> str:
-    """Identity across feeds: the same title and link are the same story."""
-    return _hash(entry.title, entry.link)
+    """Return the identity of a story across feeds: title and link, or text and time without one."""
+    if not entry.link:
+        at = entry.published_at.isoformat() if entry.published_at else entry.entry_id
+        return digest(entry.title, entry.summary, at)
+    if entry.title == NO_TITLE:
+        return digest(entry.title, entry.summary, entry.link)
+    return digest(entry.title, entry.link)
 
 
 def text_hash(title: str, summary: str) -> str:
@@ -125,7 +131,8 @@ def text_hash(title: str, summary: str) -> str:
     return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
 
 
-def _hash(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """Return the hash of several texts that cannot run together."""
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 

@@ -7,10 +7,10 @@ from sqlalchemy import Connection
 
 from ops_pipeline.domain.linking import TickerLinker
 from ops_pipeline.domain.news import news_id
+from ops_pipeline.domain.stories import KnownEntry
 from ops_pipeline.domain.values import NewsEntry, Ticker
 from ops_pipeline.storage import news
 from ops_pipeline.storage.knowledge import counts_by_minute
-from ops_pipeline.storage.news import KnownEntry
 from ops_pipeline_tests.builders import NOON, an_entry, at
 from ops_pipeline_tests.storage.rows import rows
 
@@ -135,6 +135,9 @@ def test_a_link_is_known_since_its_telling(connection: Connection) -> None:
 
 def test_stories_are_counted_by_the_minute_in_which_they_were_known(connection: Connection) -> None:
     known = [(1, at(200)), (2, at(200) + timedelta(seconds=59)), (3, at(201)), (4, at(202))]
-    tell(connection, *[KnownEntry(an_entry(title=str(n)), when) for n, when in known])
+    tell(
+        connection,
+        *[KnownEntry(an_entry(title=str(n), entry_id=str(n)), when) for n, when in known],
+    )
     found = counts_by_minute(connection, "news", at(200), at(202))
     assert found == {at(200): 2, at(201): 1}

@@ -13,10 +13,10 @@ from ops_pipeline.defs.resources import NEWS_DELAY, Pipeline
 from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.domain.news import clean, next_state
 from ops_pipeline.domain.stages import NEWS
+from ops_pipeline.domain.stories import KnownEntry
 from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry
 from ops_pipeline.storage import news as storage
 from ops_pipeline.storage.knowledge import counts_by_minute
-from ops_pipeline.storage.news import KnownEntry
 
 NAMED = 3
 
