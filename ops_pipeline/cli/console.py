@@ -39,6 +39,11 @@ def say(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print one line to a person on stderr, so that stdout stays what was asked for."""
+    err.print(text, markup=False, soft_wrap=True)
+
+
 def print_json(value: object) -> None:
     """One JSON document; NaN is refused, times are ISO 8601."""
     out.print(json.dumps(plain(value), indent=2, allow_nan=False), markup=False, soft_wrap=True)
