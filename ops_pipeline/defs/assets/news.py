@@ -35,8 +35,10 @@ def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[ob
     _require_some(fetched.feeds)
     with pipeline.engine.begin() as connection:
         counts = counts_by_minute(connection, NEWS.name, minutes.start, minutes.end)
+        revised = storage.count_revisions(connection, minutes.start, minutes.end)
         finish(connection, NEWS, minutes, counts)
-    return result(minutes, added, told=len(fetched.entries), **_feed_metadata(fetched.feeds))
+    told = len(fetched.entries)
+    return result(minutes, added, told=told, revised=revised, **_feed_metadata(fetched.feeds))
 
 
 def _fetch(minutes: Minutes, pipeline: Pipeline) -> FetchedNews:
