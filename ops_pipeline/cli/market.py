@@ -11,6 +11,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from ops_pipeline.cli.console import say_aside
 from ops_pipeline.clients.replay import (
     RecordedMarket,
     days_of,
@@ -122,7 +123,7 @@ def recorded(
     universe: Universe = Universe.FROM_FILE,
 ) -> Request:
     """A market of files, checked whole."""
-    table, entries = read_bars(bars), read_news(news) if news else []
+    table = read_bars(bars)
     known = sorted(table["ticker"].unique())
     if unknown := sorted(set(wanted) - set(known)):
         raise BadInput(f"{bars} has no bars of {', '.join(unknown)}; it has {', '.join(known)}")
@@ -132,6 +133,7 @@ def recorded(
         if not known:
             raise BadInput(f"{bars} has none of the tracked tickers: {', '.join(tracked)}")
     chosen = list(wanted) or known
+    entries = read_news(news, note, chosen) if news else []
     digest = hashlib.sha256(bars.read_bytes())
     digest.update(news.read_bytes() if news else b"")
     table = table[table["ticker"].isin(chosen)]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.console import say
+from ops_pipeline.cli.console import note, say
 from ops_pipeline.cli.market import BarsOption, NewsOption, parse_day
 from ops_pipeline.clients.replay import bars_of, days_of, read_bars, read_news
 from ops_pipeline.clients.universe import universe_file
@@ -64,7 +64,7 @@ def _recorded(bars: Path, news: Path | None, text: str | None) -> LiveMarket:
     of_day = table[table["minute"].between(session.opens_at, session.closes_at, "left")]
     entries = [
         entry
-        for entry in (read_news(news) if news else [])
+        for entry in (read_news(news, note, sorted(table["ticker"].unique())) if news else [])
         if entry.published_at and calendar.day(entry.published_at) == wanted
     ]
     return RestampedMarket(list(bars_of(of_day)), clock, entries)

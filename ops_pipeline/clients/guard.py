@@ -26,7 +26,9 @@ NOT_PUBLIC = "the host is not in the public internet"
 BAD_PROXY = "the environment's proxy is no http or https address"
 # Names that are looked up in a private network only (RFC 6761, 6762, 8375, and ICANN's .internal).
 LOCAL_DOMAINS = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".intranet", ".corp")
-GZIP_ONLY = 31  # what zlib calls a window of 15 bits inside a gzip header
+GZIP_WINDOW = 31  # what zlib calls a window of 15 bits inside a gzip header
+GZIP_MAGIC = b"\x1f\x8b\x08"
+MAX_MEMBERS = 1_000
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], list[str]]
@@ -103,26 +105,55 @@ def open_response(
 
 
 def read_body(response: httpx.Response, limit: int = MAX_BODY_BYTES) -> bytes:
-    """The decoded body, never more than `limit` bytes of it, sent or decoded.
+    """Return the decoded body, never more than `limit` bytes of it, sent or decoded.
+
+    A body that begins like gzip is unpacked even where no header declares it.
 
     Raises:
         Refused: the body is larger, cut short, broken, or in an encoding that nobody asked for.
     """
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("gzip", "x-gzip", "identity", ""):
+    encoding = response.headers.get("content-encoding", "").strip().lower() or "identity"
+    if encoding.removeprefix("x-") not in ("gzip", "deflate", "identity"):
         raise Refused("the answer has an unknown encoding")
-    gzip = zlib.decompressobj(GZIP_ONLY) if encoding.endswith("gzip") else None
     body = bytearray()
-    try:
-        for chunk in response.iter_raw():
-            body += gzip.decompress(chunk, limit + 1 - len(body)) if gzip else chunk
-            if max(len(body), response.num_bytes_downloaded) > limit:
-                raise Refused(f"the answer has more than {limit / 1e6:g} MB")
-    except zlib.error as error:
-        raise Refused("the answer is no gzip, though it says so") from error
-    if gzip and not gzip.eof:
-        raise Refused("the answer is cut short")
+    for chunk in response.iter_raw():
+        body += chunk
+        if max(len(body), response.num_bytes_downloaded) > limit:
+            raise Refused(_too_large(limit))
+    if encoding == "deflate":
+        return _unpacked(bytes(body), "deflate", _deflate_window(body), limit)
+    if encoding != "identity" or body.startswith(GZIP_MAGIC):
+        return _unpacked(bytes(body), "gzip", GZIP_WINDOW, limit)
     return bytes(body)
+
+
+def _unpacked(packed: bytes, name: str, window: int, limit: int) -> bytes:
+    """Return the content of all members: a gzip body may be several, one after another."""
+    content = bytearray()
+    for _ in range(MAX_MEMBERS):
+        member = zlib.decompressobj(window)
+        try:
+            content += member.decompress(packed, limit + 1 - len(content))
+        except zlib.error as error:
+            raise Refused(f"the answer is no {name}, though it says so") from error
+        if len(content) > limit:
+            raise Refused(_too_large(limit))
+        if not member.eof:
+            raise Refused("the answer is cut short")
+        packed = member.unused_data.lstrip(b"\0")  # gzip may be padded with zeros
+        if not packed or name == "deflate":
+            return bytes(content)
+    raise Refused(f"the answer has more than {MAX_MEMBERS} gzip members")
+
+
+def _deflate_window(body: bytearray) -> int:
+    """Return zlib's window; some servers send raw deflate."""
+    has_header = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
+    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+
+
+def _too_large(limit: int) -> str:
+    return f"the answer has more than {limit / 1e6:g} MB"
 
 
 def _require_web(url: httpx.URL) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from math import inf
@@ -14,9 +15,10 @@ import pyarrow
 from pyarrow import parquet
 
 from ops_pipeline.clients.protocols import FetchedBars, FetchedNews
-from ops_pipeline.domain.bars import MAX_PRICE, TICKER_PATTERN
+from ops_pipeline.domain.bars import MAX_PRICE, TICKER_PATTERN, is_ticker
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.domain.ticker_lists import FORMS, NOTHING, parse_tickers
 from ops_pipeline.domain.values import Bar, FeedState, NewsEntry
 
 BAR_COLUMNS = ("ticker", "ts", "open", "high", "low", "close", "volume")
@@ -26,6 +28,17 @@ OPTIONAL = ("available_at", REVISION)
 MARKET_COLUMNS = ("ticker", "minute", *PRICES, "volume", "available_at")
 MARKET_KEY = b"market"
 NEWS_COLUMNS = ("published_at", "title")
+# Names that exports of Alpaca, Polygon, Finnhub, Benzinga and others give to a field, first match.
+NEWS_FIELDS = {
+    "published_at": ("published", "published_utc", "created_at", "datetime", "date", "time"),
+    "title": ("headline",),
+    "summary": ("description", "teaser"),
+    "link": ("url", "article_url", "news_url"),
+    "source": ("publisher", "feed"),
+    "id": ("entry_id", "guid", "uuid"),
+    "tickers": ("symbols", "related", "stocks"),
+    "ticker": ("symbol",),
+}
 
 
 def read_bars(path: Path) -> pd.DataFrame:
@@ -60,19 +73,33 @@ def read_bars(path: Path) -> pd.DataFrame:
     return order[list(MARKET_COLUMNS)]
 
 
-def read_news(path: Path) -> list[NewsEntry]:
-    """News of a csv or jsonl file, oldest first.
+def read_news(
+    path: Path,
+    note: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    tracked: Collection[str] | None = None,
+) -> list[NewsEntry]:
+    """Return the news of a csv, jsonl or parquet file, oldest first.
 
-    Fields are published_at (with a zone) and title, and where known summary, link (or url), source
-    (or publisher) and tickers (a list, or text with commas; or ticker).
+    Fields are published_at (with a zone) and title, and where known summary, link, source, id and
+    tickers; NEWS_FIELDS lists the other names that they may have. `note` receives what was
+    recognized and what was left out, one line each. Tickers that are not `tracked` are ignored.
 
     Raises:
         BadInput: the file is absent or a row cannot be used; the message names the first such row.
     """
-    table = _read_table(path)
-    _require_columns(path, table, NEWS_COLUMNS)
+    table = _news_columns(path, _read_table(path), note)
     table["published_at"] = _times(path, table["published_at"], "published_at")
-    entries = [_entry(row) for row in table.to_dict("records")]
+    rows = table.to_dict("records")
+    untitled = [number for number, row in enumerate(rows, 1) if not _text(row, "title")]
+    if untitled and len(untitled) == len(rows):
+        raise BadInput(f"{path} holds no row with a title")
+    if untitled:
+        note(f"{path}: left out {len(untitled)} rows without a title, the first is {untitled[0]}")
+    tickers = [_row_tickers(path, number, row) for number, row in enumerate(rows, 1)]
+    entries = [
+        _entry(row, of) for row, of in zip(rows, tickers, strict=True) if _text(row, "title")
+    ]
+    note(f"{path}: {len(entries)} rows; {_tickers_line(tickers, tracked)}")
     return sorted(entries, key=lambda entry: (entry.published_at, entry.feed, entry.entry_id))
 
 
@@ -287,31 +314,64 @@ def _check_bars(path: Path, table: pd.DataFrame) -> None:
     _refuse(path, table["ts"] != table["ts"].dt.floor("min"), "ts is no minute", table["ts"])
 
 
-def _entry(row: dict[Any, Any]) -> NewsEntry:
-    def text(*names: str) -> str:
-        values = (row.get(name) for name in names)
-        return next((v for v in values if isinstance(v, str) and v), "")
+def _news_columns(path: Path, table: pd.DataFrame, note: Callable[[str], None]) -> pd.DataFrame:
+    """Return the table with our names for its columns, as NEWS_FIELDS knows them."""
+    names = {str(name).strip().lower(): name for name in reversed(list(table.columns))}
+    found = {
+        field: next((names[name] for name in (field, *others) if name in names), None)
+        for field, others in NEWS_FIELDS.items()
+    }
+    renamed = {name: field for field, name in found.items() if name not in (None, field)}
+    if renamed:
+        note(f"{path}: read " + ", ".join(f"{name} as {to}" for name, to in renamed.items()))
+    table = table[[name for name in found.values() if name is not None]].rename(columns=renamed)
+    _require_columns(path, table, NEWS_COLUMNS)
+    return table
 
-    published_at = row["published_at"].to_pydatetime(warn=False)
-    link, source = text("link", "url"), text("source", "publisher", "feed") or "replay"
+
+def _text(row: dict[Any, Any], name: str) -> str:
+    """Return a field as text; nothing where it is none, or pandas' or Python's word for none."""
+    value = row.get(name)
+    if isinstance(value, Mapping):
+        value = value.get("name")
+    if name == "id" and isinstance(value, int | float) and value == value // 1:
+        return f"{value:.0f}"
+    return value if isinstance(value, str) and value.strip() not in NOTHING else ""
+
+
+def _row_tickers(path: Path, number: int, row: dict[Any, Any]) -> tuple[str, ...]:
+    try:
+        return parse_tickers(row.get("tickers")) or parse_tickers(row.get("ticker"))
+    except ValueError as error:
+        raise BadInput(
+            f"{path}, row {number}: tickers has {error}, which is no symbol", f"it may be {FORMS}"
+        ) from None
+
+
+def _tickers_line(tickers: Iterable[tuple[str, ...]], tracked: Collection[str] | None) -> str:
+    counts = Counter(ticker for of_row in tickers for ticker in of_row)
+    used = {t for t in counts if is_ticker(t) and (tracked is None or t in tracked)}
+    others = [(ticker, count) for ticker, count in counts.most_common() if ticker not in used]
+    line = "tickers: " + (_counted([(t, counts[t]) for t in sorted(used)]) or "none")
+    return f"{line}; not tracked, and ignored: {_counted(others)}" if others else line
+
+
+def _counted(counts: Sequence[tuple[str, int]], most: int = 10) -> str:
+    more = [f"{len(counts) - most} more"] if len(counts) > most else []
+    return ", ".join([f"{ticker} {count}" for ticker, count in counts[:most]] + more)
+
+
+def _entry(row: dict[Any, Any], tickers: Iterable[str]) -> NewsEntry:
     return NewsEntry(
-        feed=source,
-        entry_id=text("id", "entry_id") or link,
-        title=text("title"),
-        summary=text("summary"),
-        link=link,
-        published_at=published_at,
-        tickers=_tickers(row.get("tickers")) or _tickers(row.get("ticker")),
+        feed=_text(row, "source") or "replay",
+        # A link is no id: many rows may name one page.
+        entry_id=_text(row, "id"),
+        title=_text(row, "title"),
+        summary=_text(row, "summary"),
+        link=_text(row, "link"),
+        published_at=row["published_at"].to_pydatetime(warn=False),
+        tickers=tuple(filter(is_ticker, tickers)),
     )
-
-
-def _tickers(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = value.replace(";", ",").split(",")
-    if not isinstance(value, list):
-        return ()
-    found = (str(ticker).strip() for ticker in value)
-    return tuple(ticker for ticker in found if TICKER_PATTERN.fullmatch(ticker))
 
 
 def _document(entry: NewsEntry) -> dict[str, Any]:

@@ -18,7 +18,8 @@ import httpx
 
 from ops_pipeline.clients.guard import Refused, guarded_client, open_response, read_body
 from ops_pipeline.clients.protocols import FetchedNews
-from ops_pipeline.domain.news import clean, entry_key, publication_time
+from ops_pipeline.domain.feed_times import publication_time
+from ops_pipeline.domain.news import clean, entry_key
 from ops_pipeline.domain.values import Feed, FeedOutcome, FeedState, FeedStatus, NewsEntry
 
 WORKERS = 8
@@ -217,8 +218,11 @@ def _entry(feed: Feed, told: Any, now: datetime) -> NewsEntry:
     title, link = str(told.get("title") or ""), str(told.get("link") or "")
     texts = (told.get("summary"), *(part.get("value") for part in told.get("content", ())))
     # dict's own get, because feedparser's takes one time for the other and warns of it.
-    times = [dict.get(told, name) for name in ("published_parsed", "updated_parsed")]
-    published_at = next(filter(None, (publication_time(t, now) for t in times if t)), None)
+    times = [
+        publication_time(str(dict.get(told, name) or ""), dict.get(told, f"{name}_parsed"), now)
+        for name in ("published", "updated")
+    ]
+    published_at = next(filter(None, times), None)
     made_id = hashlib.sha256(f"{title}\x1f{published_at}".encode("utf-8", "replace")).hexdigest()
     return NewsEntry(
         feed=feed.name,

@@ -24,7 +24,11 @@ _EXCHANGES = r"NASDAQ(?:GS|GM|CM)?|NYSE(?: American| Arca|MKT)?|AMEX|Nasdaq|BATS
 _SHAPE = r"[A-Z]{1,5}(?:[.-][A-Z])?"
 _EXCHANGE = re.compile(rf"\b(?:{_EXCHANGES})\s*:\s*({_SHAPE})(?![\w.-]*\w)")
 _CASHTAG = re.compile(rf"(?<![\w$])\$({_SHAPE})\b(?![.-]\w)")
-_BRACKETED = re.compile(rf"\(({_SHAPE})\)")
+# A trademark sign in ASCII stands against its word: Apple(R), Apple(TM).
+_TRADEMARK = re.compile(r"(?<=\w)\((?:R|TM|SM)\)")
+_BRACKETED = re.compile(rf"\(({_SHAPE}|[A-Z]{{1,5}}\.OQ)\)")
+# What Reuters appends to a symbol: the exchange.
+_EXCHANGE_SUFFIX = re.compile(r"\.(?:OQ?|N|K)$")
 _BARE = re.compile(r"(?<![\w$.-])([A-Z]{2,5})(?![\w-])")
 
 
@@ -186,7 +190,7 @@ class TickerLinker:
     def mentions(self, text: str) -> list[Mention]:
         """One mention for each ticker, by its strongest evidence, ordered by ticker."""
         found: dict[str, Mention] = {}
-        for mention in self._all(text):
+        for mention in self._all(_TRADEMARK.sub("", text)):
             found.setdefault(mention.ticker, mention)
         return [found[ticker] for ticker in sorted(found)]
 
@@ -203,6 +207,8 @@ class TickerLinker:
     def _marked(self, text: str, pattern: re.Pattern[str], source: str) -> Iterator[Mention]:
         for match in pattern.finditer(text):
             symbol = match[1].replace("-", ".")
+            if symbol not in self._symbols:
+                symbol = _EXCHANGE_SUFFIX.sub("", symbol)
             if symbol in self._symbols:
                 yield Mention(symbol, source, match[0].strip("()"))
 

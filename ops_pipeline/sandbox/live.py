@@ -145,7 +145,7 @@ class RestampedMarket:
         at = _EPOCH + turn * self._length + self._offset(entry)
         return NewsEntry(
             feed=entry.feed,
-            entry_id=f"{entry.entry_id}-{turn}",
+            entry_id=entry.entry_id and f"{entry.entry_id}-{turn}",
             title=entry.title,
             summary=entry.summary,
             link=entry.link and f"{entry.link}#{turn}",

@@ -4,33 +4,51 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection, RowMapping, text
 
 from ops_pipeline.domain.linking import FEED, Mention, TickerLinker
-from ops_pipeline.domain.news import entry_key, news_id, text_hash
-from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry
+from ops_pipeline.domain.stories import KnownEntry, Provenance, Resolved, StoryIndex, draft_of
+from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus
 from ops_pipeline.storage.queries import query
 
-
-@dataclass(frozen=True)
-class KnownEntry:
-    """An entry, and the instant at which this system could first have known it."""
-
-    entry: NewsEntry
-    available_at: datetime
+STORIES_LOCK = 7_310_028
 
 
 def insert_entries(connection: Connection, entries: Sequence[KnownEntry], *, origin: str) -> int:
-    """Keep entries: a story once, its tellings once for each feed. Returns how many were new."""
-    # The earliest telling of a story decides when it was known.
-    ordered = sorted(entries, key=lambda known: (known.available_at, entry_key(known.entry)))
-    if not ordered:
+    """Store entries: a story once, and what else a feed gave of it. Return the number of stories.
+
+    One transaction at a time resolves which entries are one story, so that all agree on it.
+    """
+    if not entries:
         return 0
-    items = [_item(known, origin) for known in ordered]
-    before = _count_items(connection)
-    connection.execute(query("news", "insert_item"), items)
-    connection.execute(query("news", "insert_provenance"), [_told(known) for known in ordered])
-    return _count_items(connection) - before
+    connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": STORIES_LOCK})
+    added = list(_story_index(connection, entries).resolve(entries))
+    if items := [_item(resolved, origin) for resolved in added if resolved.is_new]:
+        connection.execute(query("news", "insert_item"), items)
+    if added:
+        connection.execute(query("news", "insert_provenance"), [_provenance(r) for r in added])
+    return len(items)
+
+
+def count_revisions(connection: Connection, start: datetime, end: datetime) -> int:
+    """Return how many later texts of known stories became known in [start, end)."""
+    parameters = {"start": start, "end": end}
+    return int(connection.execute(query("news", "count_revisions"), parameters).scalar_one())
+
+
+def _story_index(connection: Connection, entries: Sequence[KnownEntry]) -> StoryIndex:
+    """Return what is stored of the stories that these entries may belong to."""
+    drafts = [draft_of(known) for known in entries]
+    keys = {
+        name: [getattr(draft, name) for draft in drafts]
+        for name in ("feed", "entry_key", "entry_id", "text_hash", "news_id")
+    }
+    stories = connection.execute(query("news", "stories"), keys).all()
+    known = connection.execute(
+        query("news", "provenance_of"), {"news_id": [row.news_id for row in stories]}
+    ).mappings()
+    provenances = (Provenance(**{**row, "tickers": tuple(row["tickers"])}) for row in known)
+    return StoryIndex(provenances, {row.news_id: row.available_at for row in stories})
 
 
 @dataclass(frozen=True)
@@ -94,34 +112,28 @@ def _in_utc(at: datetime | None) -> datetime | None:
     return at.astimezone(UTC) if at else None
 
 
-def _count_items(connection: Connection) -> int:
-    return int(connection.execute(query("news", "count_items")).scalar_one())
-
-
-def _item(known: KnownEntry, origin: str) -> dict[str, object]:
-    entry, available_at = known.entry, known.available_at
+def _item(resolved: Resolved, origin: str) -> dict[str, object]:
+    entry, provenance = resolved.known.entry, resolved.provenance
     return {
-        "news_id": news_id(entry),
+        "news_id": provenance.news_id,
         "title": entry.title,
         "summary": entry.summary,
         "link": entry.link,
-        "text_hash": text_hash(entry.title, entry.summary),
+        "text_hash": provenance.text_hash,
         "published_at": entry.published_at,
-        # A publication in the future cannot be: what counts is that it is known.
-        "event_at": min(entry.published_at or available_at, available_at),
+        "event_at": provenance.event_at,
         "origin": origin,
-        "available_at": available_at,
+        "available_at": provenance.available_at,
     }
 
 
-def _told(known: KnownEntry) -> dict[str, object]:
+def _provenance(resolved: Resolved) -> dict[str, object]:
+    entry = resolved.known.entry
     return {
-        "feed": known.entry.feed,
-        "entry_key": entry_key(known.entry),
-        "news_id": news_id(known.entry),
-        "entry_id": known.entry.entry_id,
-        "tickers": sorted(set(known.entry.tickers)),
-        "available_at": known.available_at,
+        **resolved.provenance.__dict__,
+        "tickers": list(resolved.provenance.tickers),
+        "revised_title": entry.title if resolved.is_revision else None,
+        "revised_summary": entry.summary if resolved.is_revision else None,
     }
 
 

@@ -343,7 +343,7 @@ def test_read_news_reads_every_field(write: Writer, tmp_path: Path) -> None:
 def test_read_news_knows_url_and_publisher(write: Writer, tmp_path: Path) -> None:
     story = {**STORY, "url": "https://news.example/7", "publisher": "wire"}
     entry = read_news(write(tmp_path, [story]))[0]
-    assert (entry.link, entry.entry_id, entry.feed) == ("https://news.example/7",) * 2 + ("wire",)
+    assert (entry.link, entry.entry_id, entry.feed) == ("https://news.example/7", "", "wire")
 
 
 @each_news_format
@@ -360,12 +360,15 @@ def test_read_news_when_only_time_and_title_are_known_then_the_rest_is_empty(
         ({}, ()),
         ({"tickers": []}, ()),
         ({"tickers": ["AAPL", "MSFT"]}, ("AAPL", "MSFT")),
-        ({"tickers": ["AAPL", 5, None, " MSFT ", "not one"]}, ("AAPL", "MSFT")),
+        ({"tickers": ["AAPL", None, " MSFT "]}, ("AAPL", "MSFT")),
         ({"tickers": "AAPL, MSFT"}, ("AAPL", "MSFT")),
         ({"tickers": "AAPL;MSFT"}, ("AAPL", "MSFT")),
         ({"tickers": ""}, ()),
         ({"tickers": None}, ()),
-        ({"tickers": 5}, ()),
+        ({"tickers": "['AAPL', 'MSFT']"}, ("AAPL", "MSFT")),
+        ({"tickers": "aapl|msft"}, ("AAPL", "MSFT")),
+        ({"tickers": "NASDAQ:AAPL, ^GSPC"}, ("AAPL",)),
+        ({"symbols": ["AAPL"]}, ("AAPL",)),
         ({"ticker": "AAPL"}, ("AAPL",)),
         ({"tickers": None, "ticker": "AAPL"}, ("AAPL",)),
     ],
@@ -374,6 +377,63 @@ def test_read_news_takes_tickers_as_they_come(
     fields: dict[str, Any], tickers: tuple[str, ...], tmp_path: Path
 ) -> None:
     assert read_news(as_jsonl(tmp_path, [{**STORY, **fields}]))[0].tickers == tickers
+
+
+@pytest.mark.parametrize("value", [5, ["AAPL", 5], ["not one"], "AAPL & MSFT", "<AAPL>"], ids=str)
+def test_read_news_when_a_ticker_is_none_then_names_row_value_and_forms(
+    value: object, tmp_path: Path
+) -> None:
+    path = as_jsonl(tmp_path, [STORY, {**STORY, "tickers": value}])
+    with pytest.raises(BadInput, match=r"row 2: tickers has .* no symbol") as caught:
+        read_news(path)
+    assert "it may be AAPL, $AAPL, NASDAQ:AAPL" in caught.value.hint
+
+
+def notes(path: Path, tracked: list[str] | None = None) -> list[str]:
+    """What reading a file of news says, without the file's name."""
+    said = list[str]()
+    read_news(path, said.append, tracked)
+    return [line.removeprefix(f"{path}: ") for line in said]
+
+
+def test_read_news_says_which_tickers_it_took_and_which_it_ignored(tmp_path: Path) -> None:
+    rows = [{**STORY, "tickers": t} for t in ("aapl", "AAPL|MSFT", "^GSPC AAPL", "")]
+    (line,) = notes(as_csv(tmp_path, rows), ["AAPL"])
+    assert line == "4 rows; tickers: AAPL 3; not tracked, and ignored: MSFT 1, ^GSPC 1"
+
+
+@each_news_format
+@pytest.mark.parametrize("title", [None, "", " ", "nan", "None", "null"])
+def test_read_news_leaves_out_what_has_no_title_and_says_so(
+    write: Writer, title: str | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path, [STORY, {**STORY, "title": title}, {**STORY, "title": title}])
+    assert [entry.title for entry in read_news(path)] == ["Apple beats"]
+    assert notes(path)[0] == "left out 2 rows without a title, the first is 2"
+
+
+def test_read_news_when_no_row_has_a_title_then_refuses(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds no row with a title"):
+        read_news(as_csv(tmp_path, [{**STORY, "title": ""}]))
+
+
+@each_news_format
+def test_read_news_knows_the_columns_of_other_exports(write: Writer, tmp_path: Path) -> None:
+    row = {
+        "id": 41,
+        "Headline": "Apple beats",
+        "created_at": STORY["published_at"],
+        "url": "https://news.example/7",
+        "symbols": "['AAPL']",
+        "source": "benzinga",
+    }
+    path = write(tmp_path, [row])
+    (entry,) = read_news(path)
+    assert (entry.title, entry.published_at, entry.tickers) == ("Apple beats", NOON, ("AAPL",))
+    assert (entry.entry_id, entry.link) == ("41", "https://news.example/7")
+    assert notes(path)[0] == (
+        "read created_at as published_at, Headline as title, url as link, symbols as tickers"
+    )
 
 
 def test_read_news_when_rows_have_different_fields_then_takes_each_as_it_is(

@@ -248,6 +248,34 @@ def test_a_packed_feed_is_unpacked_and_counted_as_sent(server: FeedServer) -> No
     assert server.requests[0][1]["Accept-Encoding"] == "gzip"
 
 
+RAW = zlib.compressobj(wbits=-15)
+RAW_DEFLATE = RAW.compress(a_feed(items=30)) + RAW.flush()
+
+
+def parts(body: bytes, count: int) -> list[bytes]:
+    size = len(body) // count + 1
+    return [body[at : at + size] for at in range(0, len(body), size)]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", b"".join(gzip.compress(part) for part in parts(a_feed(items=30), 3))),
+        ("gzip", gzip.compress(a_feed(items=30)) + b"\0" * 512),
+        ("x-gzip", gzip.compress(b"") + gzip.compress(a_feed(items=30))),
+        ("deflate", zlib.compress(a_feed(items=30))),
+        ("deflate", RAW_DEFLATE),
+        ("identity", gzip.compress(a_feed(items=30))),
+    ],
+    ids=["three members", "padded", "an empty member", "zlib", "raw deflate", "undeclared"],
+)
+def test_no_entry_is_lost_however_a_body_is_packed(
+    server: FeedServer, encoding: str, body: bytes
+) -> None:
+    page = Page(body, headers={"Content-Encoding": encoding})
+    assert outcome_of(following(server.feed("/a", page))).entries == 30
+
+
 def test_a_gzip_bomb_is_not_unpacked(server: FeedServer) -> None:
     page = Page(zeros(), headers={"Content-Encoding": "gzip"})
     source = following(server.feed("/a", page))
@@ -264,7 +292,15 @@ def test_a_gzip_bomb_is_not_unpacked(server: FeedServer) -> None:
     [
         ("br", b"x", "the answer has an unknown encoding"),
         ("gzip, gzip", b"x", "the answer has an unknown encoding"),
-        ("deflate", b"x", "the answer has an unknown encoding"),
+        ("zstd", b"x", "the answer has an unknown encoding"),
+        ("deflate", b"\xff\xff", "the answer is no deflate, though it says so"),
+        ("deflate", zlib.compress(a_feed())[:-9], "the answer is cut short"),
+        ("gzip", gzip.compress(a_feed()) + gzip.compress(b" ")[:-9], "the answer is cut short"),
+        ("gzip", gzip.compress(a_feed()) + b"rubbish", "the answer is no gzip, though it says so"),
+        ("identity", gzip.compress(a_feed())[:-9], "the answer is cut short"),
+        ("gzip", gzip.compress(b"") * 1_001, "the answer has more than 1000 gzip members"),
+        ("gzip", gzip.compress(b" " * 4_000_000) * 2, "the answer has more than 5 MB"),
+        ("deflate", zlib.compress(b" " * 6_000_000), "the answer has more than 5 MB"),
         ("gzip", b"this is not packed", "the answer is no gzip, though it says so"),
         ("gzip", gzip.compress(a_feed())[:-9], "the answer is cut short"),
         ("gzip", b"", "the answer is cut short"),

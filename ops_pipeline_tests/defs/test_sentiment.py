@@ -15,10 +15,11 @@ from ops_pipeline.defs.checks.sentiment import sentiment_is_by_a_model
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.sentiment import FOR_PRODUCTION, LINKED, SCORED
 from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.stories import KnownEntry
 from ops_pipeline.domain.values import Model, Score
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage.knowledge import clock
-from ops_pipeline.storage.news import KnownEntry, insert_entries
+from ops_pipeline.storage.news import insert_entries
 from ops_pipeline_tests.builders import an_entry
 from ops_pipeline_tests.defs.world import World, open_world
 

@@ -32,6 +32,10 @@ LINKER = TickerLinker(UNIVERSE)
         ("Google wins", [("GOOG", "alias", "Google"), ("GOOGL", "alias", "Google")]),
         ("Apple: $AAPL (AAPL)", [("AAPL", "cashtag", "$AAPL")]),
         ("Apple (AAPL)", [("AAPL", "symbol", "AAPL")]),
+        ("Apple(AAPL)", [("AAPL", "symbol", "AAPL")]),
+        ("Results (AAPL.O) are out", [("AAPL", "symbol", "AAPL.O")]),
+        ("Results (AAPL.OQ) are out", [("AAPL", "symbol", "AAPL.OQ")]),
+        ("Results (BRK.B) are out", [("BRK.B", "symbol", "BRK.B")]),
     ],
 )
 def test_mentions_finds_a_ticker_by_its_strongest_evidence(
@@ -72,6 +76,13 @@ def test_an_ambiguous_symbol_counts_only_as_a_cashtag(symbol: str) -> None:
     linker = TickerLinker([Ticker(symbol)])
     assert linker.mentions(f"{symbol} is a word") == []
     assert [m.match_source for m in linker.mentions(f"${symbol} is a ticker")] == ["cashtag"]
+
+
+@pytest.mark.parametrize("sign", ["R", "TM"])
+def test_a_trademark_sign_in_ascii_is_no_ticker(sign: str) -> None:
+    linker = TickerLinker([Ticker(sign)])
+    assert linker.mentions(f"Apple({sign}) phones") == []
+    assert [m.ticker for m in linker.mentions(f"Ryder ({sign}) trucks")] == [sign]
 
 
 def test_an_alias_is_text_and_no_pattern() -> None:

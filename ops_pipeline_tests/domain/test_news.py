@@ -13,6 +13,8 @@ from ops_pipeline.domain.news import (
 )
 from ops_pipeline_tests.builders import an_entry
 
+any_text = st.text(st.characters(), max_size=60) | st.text("<>/&;#scriptyle!-\x00 ", max_size=40)
+
 
 @pytest.mark.parametrize(
     "changes", [{"entry_id": "2"}, {"title": "Other"}, {"link": "https://news.example/2"}]
@@ -87,17 +89,33 @@ def test_text_hash_depends_on_title_and_summary() -> None:
         ("\ufb01ne \uff34esla", "fine Tesla"),
         ("", ""),
         ("<p></p>", ""),
+        ("Apple\u2122 and Google\u00ae raise Nvidia\u2122\ufe0f", "Apple and Google raise Nvidia"),
+        ("Apple\u00aeWatch, Apple\u2122\u2019s", "Apple Watch, Apple's"),
+        ("Apple&trade; Apple&amp;reg; \u00a92026", "Apple Apple 2026"),
+        ("Micro\u00adsoft A\u200bpple A\u2060APL $\u200bAAPL", "Microsoft Apple AAPL $AAPL"),
+        ("Meta\u200bPlatforms", "Meta Platforms"),
+        ("\u202eAAPL\u202c \u2066MSFT\u2069 N\ufeffVDA T\u3164", "AAPL MSFT NVDA T"),
+        ("Coca\u2011Cola\u00a0up 5\u202f%", "Coca-Cola up 5 %"),
+        ("Apple\u2019s \u201cbest\u201d", 'Apple\'s "best"'),
+        ("\uff21\uff21\uff30\uff2c \uff04\uff34", "AAPL $T"),
+        ("AT&amp;amp;amp;T and S&amp;amp;P", "AT&T and S&P"),
+        ("&amp;lt;b&amp;gt;Apple&amp;lt;/b&amp;gt; up", "Apple up"),
+        ("Apple <AAPL.O> beats; EPS <$1.40", "Apple (AAPL.O) beats; EPS <$1.40"),
     ],
 )
 def test_plain_text_is_what_a_reader_would_see(text: str, expected: str) -> None:
     assert plain_text(text, 100) == expected
 
 
+@settings(deadline=None, max_examples=80)
+@given(any_text | st.text("a\u2122\u200b\u00ad\u2019&;amptrdelg#<>b/ A", max_size=30))
+def test_plain_text_of_plain_text_is_itself(text: str) -> None:
+    once = plain_text(text, 1_000)
+    assert plain_text(once, 1_000) == once
+
+
 def test_plain_text_is_cut_to_its_length() -> None:
     assert plain_text("ab " * 100, 10) == "ab ab ab a"
-
-
-any_text = st.text(st.characters(), max_size=60) | st.text("<>/&;#scriptyle!-\x00 ", max_size=40)
 
 
 @settings(deadline=None, max_examples=40)

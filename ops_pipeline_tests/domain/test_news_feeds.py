@@ -1,12 +1,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from time import gmtime, struct_time
+from time import struct_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops_pipeline.domain.news import back_off, next_state, publication_time
+from ops_pipeline.domain.feed_times import publication_time
+from ops_pipeline.domain.news import back_off, next_state
 from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus
 from ops_pipeline_tests.builders import NOON
 
@@ -77,10 +78,75 @@ def test_the_longer_of_both_waits_wins_up_to_six_hours(
     ],
 )
 def test_a_time_counts_where_something_can_have_been_published(at: datetime, counts: bool) -> None:  # noqa: FBT001
-    told = gmtime(at.timestamp())
-    assert publication_time(told, NOON) == (at if counts else None)
+    assert publication_time(at.isoformat(), None, NOON) == (at if counts else None)
 
 
 @pytest.mark.parametrize("year", [0, 10_000, 10**9, -5])
 def test_a_year_that_is_none_is_no_time(year: int) -> None:
-    assert publication_time(struct_time((year, 1, 1, 0, 0, 0, 0, 1, 0)), NOON) is None
+    reading = struct_time((year, 1, 1, 0, 0, 0, 0, 1, 0))
+    assert publication_time(f"1 Jan {year}", reading, NOON) is None
+
+
+SUMMER, WINTER = "Tue, 02 Jul 2024 10:00:00", "Tue, 03 Dec 2024 10:00:00"
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"),
+    [
+        (f"{SUMMER} GMT", "10:00"),
+        (f"{SUMMER} gmt", "10:00"),
+        (f"{SUMMER} Z", "10:00"),
+        (f"{SUMMER} -0400", "14:00"),
+        (f"{SUMMER} -0800 (PST)", "18:00"),
+        (f"{SUMMER} +05:30", "04:30"),
+        (f"{SUMMER} GMT+1", "09:00"),
+        (f"{SUMMER} GMT+01:00", "09:00"),
+        (f"{SUMMER} UTC+0200", "08:00"),
+        (f"{SUMMER} UTC-5", "15:00"),
+        (f"{SUMMER} BST", "09:00"),
+        (f"{SUMMER} CEST", "08:00"),
+        (f"{SUMMER} MEST", "08:00"),
+        (f"{SUMMER} JST", "01:00"),
+        (f"{SUMMER} HKT", "02:00"),
+        (f"{SUMMER} SGT", "02:00"),
+        (f"{SUMMER} AEST", "00:00"),
+        (f"{SUMMER} EST", "15:00"),
+        (f"{SUMMER} EDT", "14:00"),
+        (f"{SUMMER} ET", "14:00"),
+        (f"{WINTER} ET", "15:00"),
+        (f"{SUMMER} PT", "17:00"),
+        (f"{SUMMER} America/New_York", "14:00"),
+        ("Tue Jul  2 10:00:00 EST 2024", "15:00"),
+        ("Tue, 02 Jul 24 10:00 GMT", "10:00"),
+        ("2024-07-02T10:00:00Z", "10:00"),
+        ("2024-07-02 10:00:00 BST", "09:00"),
+        ("2024-07-02T10:00:00.123+02:00", "08:00"),
+        ("20240702T100000Z", "10:00"),
+        # Not certain, and so no time.
+        (SUMMER, None),
+        ("Tue Jul  2 10:00:00 2024", None),
+        ("2024-07-02 10:00:00", None),
+        ("2024-07-02T10:00", None),
+        (f"{SUMMER} IST", None),
+        (f"{SUMMER} AST", None),
+        (f"{SUMMER} A", None),
+        (f"{SUMMER} XYZ", None),
+        (f"{SUMMER} Nowhere/City", None),
+        (f"{SUMMER} ../../etc/passwd", None),
+        (f"{SUMMER} PM EDT", None),
+        ("Jul 02, 2024 10:00 AM", None),
+        ("Sun, 03 Nov 2024 01:30:00 ET", None),
+        ("Tue, 02 Jul 2024 25:00:00 GMT", None),
+        ("Tue, 05 Mar 2030 10:00:00 GMT", None),
+        ("yesterday at 10:00 GMT", None),
+    ],
+)
+def test_a_time_is_read_in_its_zone_or_not_at_all(text: str, hour: str | None) -> None:
+    read_as_utc = struct_time((2024, 7, 2, 10, 0, 0, 1, 184, 0))
+    at = publication_time(text, read_as_utc, NOON)
+    assert (at and f"{at:%H:%M}") == hour
+
+
+def test_a_date_without_a_time_of_day_is_what_the_parser_read() -> None:
+    reading = struct_time((2024, 7, 2, 0, 0, 0, 1, 184, 0))
+    assert publication_time("2024-07-02", reading, NOON) == datetime(2024, 7, 2, tzinfo=UTC)

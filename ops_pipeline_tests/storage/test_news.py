@@ -1,16 +1,17 @@
 """A story is kept once, each telling of it too, and each text is searched once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, text
 
 from ops_pipeline.domain.linking import TickerLinker
 from ops_pipeline.domain.news import news_id
+from ops_pipeline.domain.stories import KnownEntry
 from ops_pipeline.domain.values import NewsEntry, Ticker
 from ops_pipeline.storage import news
 from ops_pipeline.storage.knowledge import counts_by_minute
-from ops_pipeline.storage.news import KnownEntry
 from ops_pipeline_tests.builders import NOON, an_entry, at
 from ops_pipeline_tests.storage.rows import rows
 
@@ -45,6 +46,50 @@ def test_the_second_feeds_own_ticker_is_kept(connection: Connection) -> None:
 
 def test_one_id_may_cover_several_entries(connection: Connection) -> None:
     assert tell(connection, an_entry(title="Form 4"), an_entry(title="Form 8-K")) == 2
+
+
+def test_a_later_text_of_a_story_is_kept_as_a_revision(connection: Connection) -> None:
+    assert tell(connection, KnownEntry(an_entry(), at(200))) == 1
+    later = an_entry(title="Apple beats by a lot", link="https://news.example/2")
+    assert tell(connection, KnownEntry(later, at(205))) == 0
+    assert rows(connection, "select title, available_at from news_items") == [
+        ("Apple beats expectations", at(200))
+    ]
+    revised = "select revised_title, available_at from news_provenance order by available_at"
+    assert rows(connection, revised) == [(None, at(200)), ("Apple beats by a lot", at(205))]
+    assert news.count_revisions(connection, at(200), at(206)) == 1
+    assert news.count_revisions(connection, at(206), at(300)) == 0
+
+
+def test_a_story_with_a_new_link_at_each_fetch_is_one_row(connection: Connection) -> None:
+    links = [an_entry(link=f"https://news.example/a?rnd={n}") for n in range(20)]
+    assert sum(tell(connection, KnownEntry(e, at(200 + n))) for n, e in enumerate(links)) == 1
+    assert len(rows(connection, "select 1 from news_provenance")) == 1
+
+
+def test_what_an_older_version_stored_is_not_told_again(connection: Connection) -> None:
+    tell(connection, an_entry())
+    # Then the key of an entry was made of other text.
+    connection.execute(text("update news_provenance set entry_key = 'old'"))
+    assert tell(connection, KnownEntry(an_entry(), at(201))) == 0
+    assert len(rows(connection, "select 1 from news_provenance")) == 1
+
+
+def test_a_further_ticker_of_a_story_in_the_same_feed_is_linked(connection: Connection) -> None:
+    said = [an_entry(title="Fund flows", tickers=(t,), entry_id="") for t in ("AAPL", "MSFT")]
+    assert tell(connection, *said) == 1
+    news.link_tickers(connection, LINKER)
+    assert [ticker for ticker, *_ in rows(connection, LINKS)] == ["AAPL", "MSFT"]
+
+
+def test_two_fetches_at_once_agree_on_what_is_one_story(engine: Engine) -> None:
+    def fetch(number: int) -> int:
+        with engine.begin() as own:
+            entry = an_entry(link=f"https://news.example/{number}", entry_id=f"{number}")
+            return tell(own, KnownEntry(entry, at(200)))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(fetch, range(8))) == 1
 
 
 def test_a_telling_that_is_read_again_adds_nothing(connection: Connection) -> None:
@@ -135,6 +180,9 @@ def test_a_link_is_known_since_its_telling(connection: Connection) -> None:
 
 def test_stories_are_counted_by_the_minute_in_which_they_were_known(connection: Connection) -> None:
     known = [(1, at(200)), (2, at(200) + timedelta(seconds=59)), (3, at(201)), (4, at(202))]
-    tell(connection, *[KnownEntry(an_entry(title=str(n)), when) for n, when in known])
+    tell(
+        connection,
+        *[KnownEntry(an_entry(title=str(n), entry_id=str(n)), when) for n, when in known],
+    )
     found = counts_by_minute(connection, "news", at(200), at(202))
     assert found == {at(200): 2, at(201): 1}

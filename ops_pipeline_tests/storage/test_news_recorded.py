@@ -10,8 +10,9 @@ from sqlalchemy import Connection
 from ops_pipeline.clients.guard import Refused
 from ops_pipeline.clients.rss import parse_feed
 from ops_pipeline.domain.news import clean, news_id
+from ops_pipeline.domain.stories import KnownEntry
 from ops_pipeline.domain.values import Feed, NewsEntry
-from ops_pipeline.storage.news import KnownEntry, insert_entries
+from ops_pipeline.storage.news import insert_entries
 from ops_pipeline_tests.conftest import RECORDED
 from ops_pipeline_tests.storage.rows import rows
 

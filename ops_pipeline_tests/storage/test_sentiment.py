@@ -8,10 +8,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from ops_pipeline.domain.news import text_hash
+from ops_pipeline.domain.stories import KnownEntry
 from ops_pipeline.domain.values import Model, Score
 from ops_pipeline.storage import news, sentiment
 from ops_pipeline.storage.knowledge import counts_by_minute
-from ops_pipeline.storage.news import KnownEntry
 from ops_pipeline.storage.sentiment import Unscored
 from ops_pipeline_tests.builders import an_entry, at
 from ops_pipeline_tests.storage.rows import rows

@@ -13,10 +13,10 @@ from ops_pipeline.defs.resources import NEWS_DELAY, Pipeline
 from ops_pipeline.domain.errors import NotRunning
 from ops_pipeline.domain.news import clean, next_state
 from ops_pipeline.domain.stages import NEWS
+from ops_pipeline.domain.stories import KnownEntry
 from ops_pipeline.domain.values import FeedOutcome, FeedState, FeedStatus, NewsEntry
 from ops_pipeline.storage import news as storage
 from ops_pipeline.storage.knowledge import counts_by_minute
-from ops_pipeline.storage.news import KnownEntry
 
 NAMED = 3
 
@@ -35,8 +35,10 @@ def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[ob
     _require_some(fetched.feeds)
     with pipeline.engine.begin() as connection:
         counts = counts_by_minute(connection, NEWS.name, minutes.start, minutes.end)
+        revised = storage.count_revisions(connection, minutes.start, minutes.end)
         finish(connection, NEWS, minutes, counts)
-    return result(minutes, added, told=len(fetched.entries), **_feed_metadata(fetched.feeds))
+    told = len(fetched.entries)
+    return result(minutes, added, told=told, revised=revised, **_feed_metadata(fetched.feeds))
 
 
 def _fetch(minutes: Minutes, pipeline: Pipeline) -> FetchedNews:

@@ -9,10 +9,72 @@ values (
 on conflict (news_id) do nothing;
 
 -- name: insert_provenance
--- Keep that a feed told it.
-insert into news_provenance (feed, entry_key, news_id, entry_id, tickers, available_at)
-values (:feed, :entry_key, :news_id, :entry_id, :tickers, :available_at)
+-- Keep that a feed told it, and its text where it is a later one.
+insert into news_provenance (
+    feed, entry_key, news_id, entry_id, text_hash, tickers, event_at, available_at,
+    revised_title, revised_summary
+)
+values (
+    :feed, :entry_key, :news_id, :entry_id, :text_hash, :tickers, :event_at, :available_at,
+    :revised_title, :revised_summary
+)
 on conflict (feed, entry_key) do nothing;
+
+-- name: stories
+-- The stories that entries may belong to: by key, id or text in their feeds, or by identity.
+with
+
+wanted as (
+    select * from unnest(
+        cast(:feed as text[]),
+        cast(:entry_key as text[]),
+        cast(:entry_id as text[]),
+        cast(:text_hash as text[])
+    ) as entry (feed, entry_key, entry_id, text_hash)
+),
+
+found as (
+    select known.news_id
+    from news_provenance as known
+    inner join wanted on known.feed = wanted.feed and known.entry_key = wanted.entry_key
+    union
+    select known.news_id
+    from news_provenance as known
+    inner join wanted on known.feed = wanted.feed and known.entry_id = wanted.entry_id
+    where wanted.entry_id <> ''
+    union
+    select known.news_id
+    from news_provenance as known
+    inner join wanted on known.feed = wanted.feed and known.text_hash = wanted.text_hash
+    union
+    select unnest(cast(:news_id as text[]))
+)
+
+select
+    item.news_id,
+    item.available_at
+from news_items as item
+inner join found on item.news_id = found.news_id;
+
+-- name: provenance_of
+-- What feeds gave of these stories.
+select
+    feed,
+    entry_key,
+    news_id,
+    entry_id,
+    text_hash,
+    tickers,
+    event_at,
+    available_at
+from news_provenance
+where news_id = any(:news_id);
+
+-- name: count_revisions
+-- How many later texts of known stories became known in [start, end).
+select count(*)
+from news_provenance
+where revised_title is not null and available_at >= :start and available_at < :end;
 
 -- name: unlinked
 -- What was told and not yet searched for tickers.
@@ -48,10 +110,6 @@ select
 from news_items
 where available_at >= :start and available_at < :end
 group by minute;
-
--- name: count_items
--- How many stories are kept.
-select count(*) from news_items;
 
 -- name: feed_states
 -- How the last fetch of each feed went.
