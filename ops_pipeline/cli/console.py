@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ops_pipeline.domain.bars import canonical_ticker
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.thresholds import visible
 from ops_pipeline.settings import Mode
@@ -37,6 +38,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothin
 def say(text: str) -> None:
     """One line to a person."""
     out.print(text, markup=False, soft_wrap=True)
+
+
+def symbol_of(text: str) -> str:
+    """Return a ticker in its one spelling, and say so where another was given."""
+    symbol = canonical_ticker(text.strip())
+    if symbol != text.strip():
+        err.print(f"{text.strip()} is read as {symbol}", markup=False)
+    return symbol
 
 
 def print_json(value: object) -> None:

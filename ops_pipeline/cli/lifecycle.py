@@ -1,6 +1,7 @@
 """Verbs that begin and end: init, up, down, demo."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -10,7 +11,9 @@ import typer
 
 from ops_pipeline.cli import replay as replay_verb
 from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
+from ops_pipeline.cli.market import MapOption, ZoneOption
 from ops_pipeline.cli.server import prepare, running_server, settings_of
+from ops_pipeline.clients.bar_formats import BarFormat
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning
@@ -60,10 +63,12 @@ def up(
     day: Annotated[
         str | None, typer.Option(help="Which day of --bars; the last without it.")
     ] = None,
+    columns: MapOption = None,
+    zone: ZoneOption = None,
 ) -> None:
     """Start PostgreSQL, the daemon, the guarded web server, and in sandbox mode the sandbox."""
     settings = settings_of(mode)
-    market = _market_words(settings, bars, news, day)
+    market = _market_words(settings, bars, news, {"--day": day, "--map": columns, "--tz": zone})
     asked, table = Asked(port or settings.web_port, market), table_of(settings)
     if all(table.find(name) for name in settings.mode.processes):
         say(f"mode {settings.mode.value} is up already; stop it with: ops-pipeline down")
@@ -129,10 +134,11 @@ def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
 
 
 def _market_words(
-    settings: Settings, bars: Path | None, news: Path | None, day: str | None
+    settings: Settings, bars: Path | None, news: Path | None, how: Mapping[str, str | None]
 ) -> list[str]:
     """How the sandbox is told what to play; nothing for a generated market."""
-    given = {"--bars": bars and bars.resolve(), "--news": news and news.resolve(), "--day": day}
+    BarFormat.parse(how["--map"], how["--tz"])
+    given = {"--bars": bars and bars.resolve(), "--news": news and news.resolve(), **how}
     words = [word for name, value in given.items() if value for word in (name, str(value))]
     if words and settings.mode is not Mode.SANDBOX:
         raise BadInput(f"{words[0]} belongs to the sandbox", "add --mode sandbox")

@@ -9,7 +9,11 @@ from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.values import Bar
 
 TICKER_PATTERN = re.compile(r"[A-Z][A-Z0-9]{0,5}([.-][A-Z0-9]{1,3})?")
+# Where Yahoo and others write another sign before the class of a share, Alpaca writes a dot.
+_CLASS_SIGN = re.compile(r"-(?=[A-Z0-9]{1,3}$)|/(?=[A-Z]{1,2}$)")
 MAX_PRICE = 10_000_000.0
+# A bar whose high is this many times its low is hardly a minute's trading; it is kept, and named.
+FAR_OFF = 1.2
 # A minute to become complete, one to be fetched, and one to be late.
 FRESH_SECONDS = 180
 
@@ -17,6 +21,11 @@ FRESH_SECONDS = 180
 def is_ticker(text: str) -> bool:
     """Whether a text can be the symbol of a US stock."""
     return TICKER_PATTERN.fullmatch(text) is not None
+
+
+def canonical_ticker(text: str) -> str:
+    """Return a symbol as Alpaca writes it: BRK-B and BRK/B are BRK.B."""
+    return _CLASS_SIGN.sub(".", text, count=1)
 
 
 def fault(bar: Bar) -> str | None:

@@ -82,11 +82,13 @@ class DispatcherRun:
 
 @dataclass(frozen=True)
 class StampedCutoff:
-    """Up to when a minute may know, and which run of the orchestrator said so."""
+    """Up to when a minute may know, how far back, and which run of the orchestrator said so."""
 
     minute: datetime
     session_date: date
     session_opens_at: datetime
+    window_starts_at: datetime | None
+    oldest_bar_at: datetime | None
     cutoff: datetime
     run_id: str
 
@@ -216,6 +218,7 @@ def visible_bars(
         "ticker": ticker,
         "minute": until,
         "cutoff": known.cutoff,
+        "window_starts_at": known.window_starts_at,
         "look_back": known.look_back,
         "shown": SHOWN_BARS,
     }
