@@ -37,7 +37,6 @@ ONE_MINUTE_RECORD, FIXED_POINT_USD = 33, 1e-9
 LEAST_FIXED_POINT = 1_000_000
 EPOCH_UNITS: Mapping[int, Literal["s", "ms", "us", "ns"]] = {10: "s", 13: "ms", 16: "us", 19: "ns"}
 _EPOCH = r"([1-9]\d{9}|[1-9]\d{12}|[1-9]\d{15}|[1-8]\d{18})(?:\.0+)?"
-_NONE = "(?!)()"
 _OFFSET = r"Z$|[T :]\d{2,6}(?:\.\d+)?\s*[+-]\d{2}(?::?\d{2})?$"
 
 
@@ -104,7 +103,9 @@ def parse_times(
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.dt.tz_convert("UTC"), column.isna() & False
     text = column.astype(str).str.strip().str.upper()
-    epoch = text.str.extract(f"^{_EPOCH if may_count else _NONE}$", expand=False)
+    epoch = text.str.extract(f"^{_EPOCH}$", expand=False)
+    if not may_count:
+        epoch = epoch.mask(epoch.notna())
     text = text.str.replace(r"\s*(?:UTC|GMT)$", "Z", regex=True)
     text = text.str.replace(r"(\d),(\d+)", r"\1.\2", regex=True)
     is_aware = text.str.contains(_OFFSET, regex=True) & epoch.isna()
@@ -140,7 +141,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         raise BadInput(f"--tz {name!r} is no time zone", "try: --tz America/New_York") from None
 
 
@@ -166,9 +167,9 @@ def _column(where: str, table: pd.DataFrame, name: str, form: BarFormat) -> str 
 
 
 def _remedy(missing: Sequence[str]) -> str:
-    if missing == ["ticker"]:
-        return "name the one ticker with --tickers, or its column with --map COLUMN=ticker"
-    return f"it needs {', '.join(BAR_COLUMNS)}; name other columns with --map COLUMN=NAME,..."
+    one = "; of one ticker, name it with --tickers" if missing == ["ticker"] else ""
+    needed = ", ".join(BAR_COLUMNS)
+    return f"it needs {needed}: name other columns with --map COLUMN=NAME,...{one}"
 
 
 def _from_databento(
