@@ -44,6 +44,11 @@ def fault(bar: Bar) -> str | None:
     return None
 
 
+def is_far_off(bar: Bar) -> bool:
+    """Return True if a bar ranges further than a minute of trading hardly ever does."""
+    return bar.high > FAR_OFF * bar.low
+
+
 def age_seconds(newest: datetime | None, session: Session, now: datetime) -> float:
     """How long ago the newest bar of a session ended, or the session opened without one."""
     since = max(newest + MINUTE, session.opens_at) if newest else session.opens_at
