@@ -74,6 +74,9 @@ def recognize(where: str, table: pd.DataFrame, form: BarFormat) -> tuple[pd.Data
     table = _long(table)
     names = {name: _column(where, table, name, form) for name in (*BAR_COLUMNS, *OPTIONAL)}
     found = {column: name for name, column in names.items() if column is not None}
+    # A csv reader numbers columns that stand twice.
+    if twice := [column for column in found if f"{column}.1" in table.columns]:
+        raise BadInput(f"{where} has the column {twice[0]} twice")
     vendor = next((vendor for vendor, has in VENDORS if has <= set(table.columns)), None)
     renamed = [f"{column}={name}" for column, name in found.items() if column != name]
     said = [f"columns read{f' as of {vendor}' if vendor else ''}: {', '.join(renamed)}"]
@@ -184,6 +187,11 @@ def _from_databento(
                 f" {ONE_MINUTE_RECORD}",
                 "export schema ohlcv-1m",
             )
+    if "publisher_id" in table.columns and table["publisher_id"].nunique() > 1:
+        raise BadInput(
+            f"{where} has bars of several venues (publisher_id), which are no whole market",
+            "export one publisher, or a consolidated dataset such as EQUS.MINI",
+        )
     prices = known[list(PRICES)].astype(str)
     if not prices.apply(lambda column: column.str.fullmatch(r"\d+")).all(axis=None):
         return known, []

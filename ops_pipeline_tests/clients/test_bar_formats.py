@@ -239,6 +239,17 @@ def test_records_of_databento_that_are_no_minutes_are_refused(tmp_path: Path, rt
         loaded(path)
 
 
+def test_venues_of_databento_are_not_mixed(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="bars of several venues"):
+        loaded(written(tmp_path, DATABENTO.replace(",33,2,39,", ",33,39,39,")))
+
+
+def test_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    row = "AAPL,2025-02-04 14:30Z,104.0,104.03,103.82,103.85,1133,99"
+    with pytest.raises(BadInput, match="has the column close twice"):
+        loaded(written(tmp_path, f"{HEADER},close\n{row}\n"))
+
+
 def test_price_that_databento_leaves_undefined_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, DATABENTO.replace("104030000000", str(2**63 - 1)))
     with pytest.raises(BadInput, match="row 1: high is no price"):
