@@ -115,7 +115,7 @@ def show_import(path: Path, found: BarFile, calendar: Calendar) -> None:
     counts = f"{int(regular.sum()):,} bars of {found.bars['ticker'].nunique()} tickers"
     notes = [counts, *found.notes]
     if outside := int((~regular).sum()):
-        notes.append(f"{outside:,} rows are left out: they lie outside the regular session")
+        notes.append(f"rows left out because they lie outside the regular session: {outside:,}")
     err.print(f"{path.name}: {'; '.join(notes)}", markup=False, soft_wrap=True)
 
 

@@ -15,7 +15,13 @@ from pyarrow import parquet
 
 from ops_pipeline.clients.bar_formats import PRICES, BarFormat, parse_times, recognize
 from ops_pipeline.clients.protocols import FetchedBars, FetchedNews
-from ops_pipeline.domain.bars import FAR_OFF, MAX_PRICE, TICKER_PATTERN, canonical_ticker
+from ops_pipeline.domain.bars import (
+    FAR_OFF,
+    MAX_PRICE,
+    TICKER_PATTERN,
+    canonical_ticker,
+    far_off,
+)
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.values import Bar, FeedState, NewsEntry
@@ -61,7 +67,6 @@ def load_bars(path: Path, form: BarFormat = ANY_FORMAT) -> BarFile:
     table["ticker"] = _symbols(table["ticker"], notes)
     _check_bars(path, table)
     table["volume"] = _whole_shares(table["volume"], notes)
-    _note_far_off(table, notes)
     table["available_at"] = _known_times(path, table, form)
     table = table.rename(columns={"ts": "minute"})
     if REVISION in table:
@@ -70,7 +75,8 @@ def load_bars(path: Path, form: BarFormat = ANY_FORMAT) -> BarFile:
     else:
         table = _first_of_each(table, notes)
     order = table.sort_values(["minute", "ticker"], kind="stable", ignore_index=True)
-    return BarFile(order[list(MARKET_COLUMNS)], notes)
+    order = order[list(MARKET_COLUMNS)]
+    return BarFile(order, notes + _far_off(order))
 
 
 def read_news(path: Path) -> list[NewsEntry]:
@@ -285,20 +291,22 @@ def _symbols(column: "pd.Series[Any]", notes: list[str]) -> "pd.Series[Any]":
 def _whole_shares(volume: "pd.Series[Any]", notes: list[str]) -> "pd.Series[Any]":
     """Round fractions of a share down: the ratios that features use need no more."""
     if count := int((volume % 1 != 0).sum()):
-        notes.append(f"{count:,} fractional volumes are rounded down to whole shares")
+        notes.append(f"fractional volumes rounded down to whole shares: {count:,}")
     return volume.astype("int64")
 
 
-def _note_far_off(table: pd.DataFrame, notes: list[str]) -> None:
+def _far_off(table: pd.DataFrame) -> list[str]:
     """Name prices that are hardly true; a print far off is on the tape, so the bar is kept."""
-    far = table[table["high"] > FAR_OFF * table["low"]]
-    if len(far):
-        first = far.iloc[0]
-        notes.append(
-            f"{len(far):,} bars range over more than {FAR_OFF - 1:.0%} in a minute, and are kept;"
-            f" the first is {first['ticker']} at {first['ts']}: low {first['low']:g},"
-            f" high {first['high']:g}"
-        )
+    found = far_off(bars_of(table))
+    if not found:
+        return []
+    first = found[0]
+    note = (
+        f"bars kept though prices lie {FAR_OFF - 1:.0%} apart or from the bar before:"
+        f" {len(found):,}, first {first.ticker} at {first.minute} (low {first.low:g},"
+        f" high {first.high:g})"
+    )
+    return [note]
 
 
 def _first_of_each(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -307,12 +315,12 @@ def _first_of_each(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     repeats = table.duplicated(key, keep="first")
     same = table.duplicated([*key, *PRICES, "volume"], keep="first")
     if count := int((repeats & same).sum()):
-        notes.append(f"{count:,} rows are left out: they repeat a bar")
+        notes.append(f"rows left out because they repeat a bar: {count:,}")
     if (conflicts := repeats & ~same).any():
         first = table[conflicts].iloc[0]
         notes.append(
-            f"{int(conflicts.sum()):,} rows are left out: they differ from the first row of their"
-            f" bar, which counts; the first is {first['ticker']} at {first['minute']}"
+            "rows left out because they differ from the first row of their bar:"
+            f" {int(conflicts.sum()):,}, first {first['ticker']} at {first['minute']}"
         )
     return table[~repeats]
 

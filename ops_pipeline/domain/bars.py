@@ -12,7 +12,7 @@ TICKER_PATTERN = re.compile(r"[A-Z][A-Z0-9]{0,5}([.-][A-Z0-9]{1,3})?")
 # Where Yahoo and others write another sign before the class of a share, Alpaca writes a dot.
 _CLASS_SIGN = re.compile(r"-(?=[A-Z0-9]{1,3}$)|/(?=[A-Z]{1,2}$)")
 MAX_PRICE = 10_000_000.0
-# A bar whose high is this many times its low is hardly a minute's trading; it is kept, and named.
+# Prices of a minute hardly ever lie further apart, or from the close before; such a bar is kept.
 FAR_OFF = 1.2
 # A minute to become complete, one to be fetched, and one to be late.
 FRESH_SECONDS = 180
@@ -44,9 +44,20 @@ def fault(bar: Bar) -> str | None:
     return None
 
 
-def is_far_off(bar: Bar) -> bool:
-    """Return True if a bar ranges further than a minute of trading hardly ever does."""
-    return bar.high > FAR_OFF * bar.low
+def far_off(bars: Iterable[Bar]) -> list[Bar]:
+    """Return the bars that range too far, or lie too far from the bar of their day before.
+
+    The bars come in the order of their minutes.
+    """
+    before: dict[str, Bar] = {}
+    found: list[Bar] = []
+    for bar in bars:
+        last = before.get(bar.ticker, bar)
+        close = last.close if last.minute.date() == bar.minute.date() else bar.close
+        if max(bar.high, close) > FAR_OFF * min(bar.low, close):
+            found.append(bar)
+        before[bar.ticker] = bar
+    return found
 
 
 def age_seconds(newest: datetime | None, session: Session, now: datetime) -> float:

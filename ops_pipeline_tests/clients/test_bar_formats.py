@@ -275,15 +275,15 @@ def test_fractions_of_shares_are_rounded_down_and_said_once(tmp_path: Path) -> N
     text = "\n".join([HEADER, *(",".join(map(str, row)) for row in rows)])
     found = loaded(written(tmp_path, text))
     assert list(found.bars["volume"]) == [1000, 0, 1133]
-    assert found.notes == ["2 fractional volumes are rounded down to whole shares"]
+    assert found.notes == ["fractional volumes rounded down to whole shares: 2"]
 
 
 def test_rows_that_repeat_a_bar_are_counted_by_whether_they_differ(tmp_path: Path) -> None:
     assert notes_of(tmp_path, a_row(), a_row(), a_row(), a_row(close=103.9)) == [
-        "2 rows are left out: they repeat a bar",
+        "rows left out because they repeat a bar: 2",
         (
-            "1 rows are left out: they differ from the first row of their bar, which counts;"
-            " the first is AAPL at 2025-02-04 14:30:00+00:00"
+            "rows left out because they differ from the first row of their bar: 1, first AAPL at"
+            " 2025-02-04 14:30:00+00:00"
         ),
     ]
 
@@ -292,15 +292,15 @@ def test_one_class_of_shares_is_one_ticker(tmp_path: Path) -> None:
     assert notes_of(tmp_path, a_row("BRK.B"), a_row("BRK-B"), a_row("BRK/B")) == [
         "BRK-B is read as BRK.B",
         "BRK/B is read as BRK.B",
-        "2 rows are left out: they repeat a bar",
+        "rows left out because they repeat a bar: 2",
     ]
 
 
-def test_high_that_is_far_off_is_kept_and_named(tmp_path: Path) -> None:
+def test_price_that_is_far_off_is_kept_and_named(tmp_path: Path) -> None:
     assert notes_of(tmp_path, a_row("MSFT"), a_row(high=198.47)) == [
         (
-            "1 bars range over more than 20% in a minute, and are kept; the first is AAPL at"
-            " 2025-02-04 14:30:00+00:00: low 103.82, high 198.47"
+            "bars kept though prices lie 20% apart or from the bar before: 1, first AAPL at"
+            " 2025-02-04 14:30:00+00:00 (low 103.82, high 198.47)"
         )
     ]
 
