@@ -4,3 +4,12 @@
 alter table minute_cutoffs add column window_starts_at timestamptz;
 alter table minute_cutoffs add column oldest_bar_at timestamptz;
 alter table minute_cutoffs add check (window_starts_at <= oldest_bar_at and oldest_bar_at <= minute);
+
+-- A class of shares has one spelling, which is Alpaca's: BRK.B.
+update universe
+set ticker = replace(ticker, '-', '.')
+where
+    ticker like '%-%'
+    and replace(ticker, '-', '.') not in (select known.ticker from universe as known);
+delete from universe
+where ticker like '%-%';
