@@ -87,10 +87,10 @@ class StampedCutoff:
     minute: datetime
     session_date: date
     session_opens_at: datetime
-    window_starts_at: datetime | None
-    oldest_bar_at: datetime | None
     cutoff: datetime
     run_id: str
+    window_starts_at: datetime | None = None
+    oldest_bar_at: datetime | None = None
 
     @property
     def look_back(self) -> int:
