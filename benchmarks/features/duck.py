@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.features.exchange import COLUMNS, TYPES
 from benchmarks.measure.peers import INSTALL
 from ops_pipeline.domain.errors import BadConfiguration
-from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
+from ops_pipeline.domain.features import TREND_TOLERANCE, VOLUME_SURGE_RATIO, WINDOWS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -106,7 +106,7 @@ joined as (
         windowed.* exclude (ticker)
     from spine
     asof join windowed on spine.ticker = windowed.ticker and spine.minute >= windowed.bar_at
-    where bars_count >= $min_bars
+    where bars_count >= $min_bars and bar_at >= oldest_bar_at
 ),
 
 finished as (
@@ -115,7 +115,8 @@ finished as (
         recent_vol / nullif(baseline_vol, 0) as vol_ratio,
         close / sma20 - 1 as distance_sma20,
         close / sma50 - 1 as distance_sma50,
-        cast(sign(sma20 - sma50) as integer) as trend_state,
+        case when abs(sma20 - sma50) > $trend_tolerance * sma50
+            then cast(sign(sma20 - sma50) as integer) else 0 end as trend_state,
         coalesce(volume / nullif(volume_avg_20, 0), 0) as volume_ratio,
         volume_ratio > $surge as volume_surge,
         case when bar_date = session_date and traded > 0
@@ -177,7 +178,8 @@ def compute(connection: "DuckDBPyConnection") -> None:
     cut-off, which the dbt models do not assume.
     """
     windows = {name: WINDOWS[name] for name in _OF_THE_WINDOWS}
-    connection.execute(FEATURES, {**windows, "surge": VOLUME_SURGE_RATIO})
+    limits = {"surge": VOLUME_SURGE_RATIO, "trend_tolerance": TREND_TOLERANCE}
+    connection.execute(FEATURES, {**windows, **limits})
 
 
 def save(connection: "DuckDBPyConnection", path: Path) -> None:

@@ -60,7 +60,12 @@ COLUMNS = (
 # What each of them is read as; both peers know these names.
 TYPES: Mapping[str, Mapping[str, str]] = {
     "tickers": {"ticker": "VARCHAR"},
-    "minutes": {"minute": "TIMESTAMP", "session_date": "DATE", "cutoff": "TIMESTAMP"},
+    "minutes": {
+        "minute": "TIMESTAMP",
+        "session_date": "DATE",
+        "cutoff": "TIMESTAMP",
+        "oldest_bar_at": "TIMESTAMP",
+    },
     "bars": {
         "ticker": "VARCHAR",
         "minute": "TIMESTAMP",
@@ -84,9 +89,11 @@ _SELECTS: dict[str, LiteralString] = {
     "tickers": "select ticker from universe",
     "minutes": """
         select minute at time zone 'UTC' as minute, session_date,
-            cutoff at time zone 'UTC' as cutoff
+            cutoff at time zone 'UTC' as cutoff,
+            coalesce(oldest_bar_at, '1970-01-01') at time zone 'UTC' as oldest_bar_at
         from minute_cutoffs where minute >= %(start)s and minute < %(end)s""",
     # The minutes' own bars, and before them as many of each ticker as the first one looks back at.
+    # The first minute's window bounds them all: later windows are full of the minutes' own bars.
     "bars": """
         select bars.ticker, bars.minute at time zone 'UTC' as minute, bars.session_date, bars.high,
             bars.low, bars.close, bars.volume
@@ -97,6 +104,10 @@ _SELECTS: dict[str, LiteralString] = {
             (
                 select * from bars_1m
                 where ticker = universe.ticker and minute < %(start)s
+                    and minute >= coalesce(
+                        (select window_starts_at from minute_cutoffs where minute = %(start)s),
+                        '-infinity'
+                    )
                 order by minute desc limit %(look_back)s
             )
         ) as bars""",

@@ -10,7 +10,7 @@ import pyarrow
 from pyarrow import csv
 
 from benchmarks.features.exchange import COLUMNS, TYPES
-from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
+from ops_pipeline.domain.features import TREND_TOLERANCE, VOLUME_SURGE_RATIO, WINDOWS
 
 Series = pd.Series
 Frame = pd.DataFrame
@@ -64,7 +64,8 @@ def compute(frames: Frames) -> Frame:
     spine = frames["minutes"].merge(frames["tickers"], how="cross").sort_values("minute")
     bars = bars.assign(bar_at=bars["minute"]).rename(columns={"session_date": "bar_date"})
     found = pd.merge_asof(spine, bars.sort_values("minute"), on="minute", by="ticker")
-    found = found[found["bars_count"] >= WINDOWS["min_bars"]]
+    is_current = found["bar_at"] >= found["oldest_bar_at"]
+    found = found[(found["bars_count"] >= WINDOWS["min_bars"]) & is_current]
     scores = _scored(frames["scores"], frames["minutes"])
     return _finished(found.merge(scores, how="left", on=["ticker", "minute"]))
 
@@ -160,12 +161,15 @@ def _finished(found: Frame) -> Frame:
     ratio = (found["volume"] / average.where(average != 0)).fillna(0)
     counts = found[list(_COUNTS)].fillna(0).astype("int64")
     baseline = found["baseline_vol"]
+    apart = found["sma20"] - found["sma50"]
     return found.assign(
         **{name: counts[name] for name in _COUNTS},
         vol_ratio=found["recent_vol"] / baseline.where(baseline != 0),
         distance_sma20=close / found["sma20"] - 1,
         distance_sma50=close / found["sma50"] - 1,
-        trend_state=np.sign(found["sma20"] - found["sma50"]).astype("int64"),
+        trend_state=np.sign(apart.where(apart.abs() > TREND_TOLERANCE * found["sma50"], 0)).astype(
+            "int64"
+        ),
         volume=found["volume"].astype("int64"),
         volume_ratio=ratio,
         volume_surge=ratio > VOLUME_SURGE_RATIO,

@@ -198,7 +198,7 @@ def _put_inputs(pipeline: Pipeline, sessions: Sequence[Session]) -> tuple[Window
     minutes = minutes_between(first, sessions[-1].closes_at, "bench", pipeline)
     cutoffs: dict[datetime, datetime] = {m: pipeline.timing.as_of(m) for _, m in minutes.pairs}
     with pipeline.engine.begin() as connection:
-        stamp_cutoffs(connection, minutes.pairs, cutoffs, minutes.run_id)
+        stamp_cutoffs(connection, minutes.pairs, cutoffs, minutes.run_id, pipeline.calendar)
     noon = middle.minutes()[len(middle.minutes()) // 2]
     model = pipeline.classifier.model
     return Window(sessions[0], first, last, model), Window(middle, noon, noon, model)

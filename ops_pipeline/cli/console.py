@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ops_pipeline.domain.bars import canonical_ticker
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.thresholds import visible
 from ops_pipeline.settings import Mode
@@ -42,6 +43,14 @@ def say(text: str) -> None:
 def say_aside(text: str) -> None:
     """One line to a person beside the answer, which a program may read."""
     err.print(text, style="dim", markup=False, soft_wrap=True)
+
+
+def symbol_of(text: str) -> str:
+    """Return a ticker in its one spelling, and say so where another was given."""
+    symbol = canonical_ticker(text.strip())
+    if symbol != text.strip():
+        err.print(f"{text.strip()} is read as {symbol}", markup=False)
+    return symbol
 
 
 def print_json(value: object) -> None:

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
+from ops_pipeline.cli.console import (
+    JsonOption,
+    ModeOption,
+    out,
+    print_json,
+    say,
+    symbol_of,
+    table,
+)
 from ops_pipeline.cli.server import connected
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.markdown import one_line
@@ -45,7 +53,7 @@ def explain(
         else:
             calendar = settings.mode.calendar
             at = parse_minute(minute or "", calendar)
-            found = explain_minute(connection, (ticker or "").strip().upper(), at, calendar)
+            found = explain_minute(connection, symbol_of((ticker or "").upper()), at, calendar)
     if as_json:
         print_json(found)
     else:

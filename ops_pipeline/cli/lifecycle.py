@@ -1,6 +1,6 @@
 """Verbs that begin and end: init, up, down, demo."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime
@@ -12,7 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ops_pipeline.cli import replay as replay_verb
 from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
+from ops_pipeline.cli.market import MapOption, ZoneOption
 from ops_pipeline.cli.server import chosen_settings, prepare, running_server, settings_of
+from ops_pipeline.clients.bar_formats import BarFormat
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning, OperatorError
@@ -80,6 +82,8 @@ def up(
     day: Annotated[
         str | None, typer.Option(help="Which day of --bars; the last without it.")
     ] = None,
+    columns: MapOption = None,
+    zone: ZoneOption = None,
     restart: Annotated[
         bool,
         typer.Option("--restart", help="Restart this mode with the current settings."),
@@ -90,7 +94,8 @@ def up(
     Exit code 4 where this mode is up already with other settings or options.
     """
     settings = chosen_settings(mode)
-    market, table = _market_words(settings, bars, news, day), table_of(settings)
+    how = {"--day": day, "--map": columns, "--tz": zone}
+    market, table = _market_words(settings, bars, news, how), table_of(settings)
     with installation_lock(settings.var_dir, "up"):
         is_up = all(table.find(name) for name in settings.mode.processes)
         if is_up and not restart:
@@ -140,7 +145,7 @@ def _refuse_differences(settings: Settings, port: int | None, market: list[str])
     if port not in (None, last.port):
         names.append("--port")
     if market and market != [*last.market]:
-        names += [word for word in ("--bars", "--news", "--day") if word in market]
+        names += [word for word in market if word.startswith("--")]
     if names:
         raise BadConfiguration(
             f"mode {settings.mode.value} is up with other settings; these differ:"
@@ -259,10 +264,11 @@ def _load_code(settings: Settings) -> None:
 
 
 def _market_words(
-    settings: Settings, bars: Path | None, news: Path | None, day: str | None
+    settings: Settings, bars: Path | None, news: Path | None, how: Mapping[str, str | None]
 ) -> list[str]:
     """How the sandbox is told what to play; nothing for a generated market."""
-    given = {"--bars": bars and bars.resolve(), "--news": news and news.resolve(), "--day": day}
+    BarFormat.parse(how["--map"], how["--tz"])
+    given = {"--bars": bars and bars.resolve(), "--news": news and news.resolve(), **how}
     words = [word for name, value in given.items() if value for word in (name, str(value))]
     if words and settings.mode is not Mode.SANDBOX:
         raise BadInput(f"{words[0]} belongs to the sandbox", "add --mode sandbox")

@@ -8,6 +8,7 @@ from ops_pipeline.cli import market as market_of
 from ops_pipeline.cli.console import JsonOption, out, progress, say, show_result, table
 from ops_pipeline.cli.parity import SHOWN, difference_table
 from ops_pipeline.cli.server import running_server
+from ops_pipeline.clients.bar_formats import BarFormat
 from ops_pipeline.proofs.lookahead import SAMPLES, Lookahead
 from ops_pipeline.proofs.scratch import entered, environment, scratch
 from ops_pipeline.settings import Mode, save_window
@@ -22,11 +23,19 @@ def lookahead(
     tickers: market_of.TickersOption = None,
     seed: market_of.SeedOption = 7,
     samples: Annotated[int, typer.Option(min=2, help="How many minutes.")] = SAMPLES,
+    columns: market_of.MapOption = None,
+    zone: market_of.ZoneOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decide minutes again without and with an absurd future; exit code 1 where one differs."""
     request = market_of.requested(
-        Mode.REPLAY.calendar, bars, news, tickers, market_of.parse_day(day), seed
+        Mode.REPLAY.calendar,
+        bars,
+        news,
+        tickers,
+        market_of.parse_day(day),
+        seed,
+        form=BarFormat.parse(columns, zone),
     )
     with running_server(Mode.REPLAY) as settings, scratch(settings, NAME) as made:
         market_of.put(made, request)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +11,15 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from ops_pipeline.cli.console import say_aside
+from ops_pipeline.cli.console import say_aside, symbol_of
+from ops_pipeline.clients.bar_formats import BarFormat
 from ops_pipeline.clients.replay import (
+    ANY_FORMAT,
+    BarFile,
     RecordedMarket,
     days_of,
-    read_bars,
+    is_regular,
+    load_bars,
     read_news,
     table_of,
 )
@@ -31,6 +35,13 @@ from ops_pipeline.storage.universe import replace_universe
 MAX_SESSIONS = 60
 BarsOption = Annotated[Path | None, typer.Option(help="Bars: csv, csv.gz or parquet.")]
 NewsOption = Annotated[Path | None, typer.Option(help="News: csv or jsonl.")]
+MapOption = Annotated[
+    str | None,
+    typer.Option("--map", help="Columns of --bars, as COLUMN=NAME,... with our names."),
+]
+ZoneOption = Annotated[
+    str | None, typer.Option("--tz", help="Zone of times in --bars without one.")
+]
 TickersOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
 
 
@@ -98,6 +109,16 @@ def parse_day(text: str) -> tuple[date | None, date | None]:
     return parse_days(text, text, ("--day", "--day"))
 
 
+def show_import(path: Path, found: BarFile, calendar: Calendar) -> None:
+    """Say on stderr what a bar file holds, and what was recognized, changed and left out."""
+    regular = is_regular(found.bars, calendar)
+    counts = f"{int(regular.sum()):,} bars of {found.bars['ticker'].nunique()} tickers"
+    notes = [counts, *found.notes]
+    if outside := int((~regular).sum()):
+        notes.append(f"rows left out because they lie outside the regular session: {outside:,}")
+    say_aside(f"{path.name}: {'; '.join(notes)}")
+
+
 def requested(
     calendar: Calendar,
     bars: Path | None,
@@ -106,11 +127,12 @@ def requested(
     days: tuple[date | None, date | None],
     seed: int,
     universe: Universe = Universe.FROM_FILE,
+    form: BarFormat = ANY_FORMAT,
 ) -> Request:
     """The market that a verb was asked for: of files, or a generated one."""
-    wanted = tuple(t.strip() for t in tickers.split(",") if t.strip()) if tickers else ()
+    wanted = tuple(symbol_of(t) for t in tickers.split(",") if t.strip()) if tickers else ()
     if bars is not None:
-        return recorded(calendar, bars, news, wanted, days, universe)
+        return recorded(calendar, bars, news, wanted, days, universe, form)
     return generated(calendar, wanted, days, seed)
 
 
@@ -121,9 +143,13 @@ def recorded(
     wanted: tuple[str, ...],
     days: tuple[date | None, date | None],
     universe: Universe = Universe.FROM_FILE,
+    form: BarFormat = ANY_FORMAT,
 ) -> Request:
     """A market of files, checked whole."""
-    table = read_bars(bars)
+    # A file of one ticker need not name it in each row.
+    found = load_bars(bars, replace(form, ticker=wanted[0] if len(wanted) == 1 else None))
+    table = found.bars
+    show_import(bars, found, calendar)
     known = sorted(table["ticker"].unique())
     if unknown := sorted(set(wanted) - set(known)):
         raise BadInput(f"{bars} has no bars of {', '.join(unknown)}; it has {', '.join(known)}")
@@ -133,7 +159,7 @@ def recorded(
         if not known:
             raise BadInput(f"{bars} has none of the tracked tickers: {', '.join(tracked)}")
     chosen = list(wanted) or known
-    entries = read_news(news, note, chosen) if news else []
+    entries = read_news(news, say_aside, chosen) if news else []
     digest = hashlib.sha256(bars.read_bytes())
     digest.update(news.read_bytes() if news else b"")
     table = table[table["ticker"].isin(chosen)]

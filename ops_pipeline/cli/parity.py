@@ -15,6 +15,7 @@ from ops_pipeline.cli.console import JsonOption, out, progress, say, show_result
 from ops_pipeline.cli.play import ended_early
 from ops_pipeline.cli.server import running_server
 from ops_pipeline.cli.ways import OnMinute, as_killed_pieces, as_range, as_ticks
+from ops_pipeline.clients.bar_formats import BarFormat
 from ops_pipeline.domain.session import Session, both_zones
 from ops_pipeline.proofs.parity import Difference, Parity, TableParity, Way, compare
 from ops_pipeline.proofs.scratch import environment, scratch
@@ -32,11 +33,14 @@ def parity(
     news: market_of.NewsOption = None,
     tickers: market_of.TickersOption = None,
     seed: market_of.SeedOption = 7,
+    columns: market_of.MapOption = None,
+    zone: market_of.ZoneOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Play a day as ticks, as one backfill and as killed backfills; exit code 1 on a difference."""
     calendar = Mode.REPLAY.calendar
-    request = market_of.requested(calendar, bars, news, tickers, market_of.parse_day(day), seed)
+    days, form = market_of.parse_day(day), BarFormat.parse(columns, zone)
+    request = market_of.requested(calendar, bars, news, tickers, days, seed, form=form)
     (session,) = request.sessions
     with running_server(Mode.REPLAY) as settings, ExitStack() as stack:
         found = {way: stack.enter_context(scratch(settings, _name(way))) for way in WAYS}

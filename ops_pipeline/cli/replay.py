@@ -12,6 +12,7 @@ from ops_pipeline.cli import market as market_of
 from ops_pipeline.cli.console import JsonOption, err, out, say, show_result, table
 from ops_pipeline.cli.play import play, shown
 from ops_pipeline.cli.server import prepare, running_server
+from ops_pipeline.clients.bar_formats import BarFormat
 from ops_pipeline.domain.acceptance import QUERIES, Verdict
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import Session
@@ -59,12 +60,15 @@ def replay(
     universe: market_of.UniverseOption = market_of.Universe.FROM_FILE,
     seed: market_of.SeedOption = 7,
     rebuild: Annotated[bool, typer.Option(help="Empty the replay database first.")] = False,
+    columns: market_of.MapOption = None,
+    zone: market_of.ZoneOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Play recorded or generated days through all stages, and print what came of them."""
     calendar = Mode.REPLAY.calendar
     days = market_of.parse_days(first, last)
-    request = market_of.requested(calendar, bars, news, tickers, days, seed, universe)
+    form = BarFormat.parse(columns, zone)
+    request = market_of.requested(calendar, bars, news, tickers, days, seed, universe, form)
     with running_server(Mode.REPLAY) as settings:
         report = _play(settings, request, rebuild=rebuild, quiet=as_json)
     show_report(report, as_json=as_json)

@@ -5,9 +5,17 @@ from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.console import note, say
-from ops_pipeline.cli.market import BarsOption, NewsOption, parse_day
-from ops_pipeline.clients.replay import bars_of, days_of, read_bars, read_news
+from ops_pipeline.cli.console import say, say_aside
+from ops_pipeline.cli.market import (
+    BarsOption,
+    MapOption,
+    NewsOption,
+    ZoneOption,
+    parse_day,
+    show_import,
+)
+from ops_pipeline.clients.bar_formats import BarFormat
+from ops_pipeline.clients.replay import bars_of, days_of, load_bars, read_news
 from ops_pipeline.clients.universe import universe_file
 from ops_pipeline.domain.errors import BadConfiguration, BadInput
 from ops_pipeline.local.ports import port_is_free
@@ -27,6 +35,8 @@ def sandbox(
     day: Annotated[
         str | None, typer.Option("--day", help="Which day of --bars; the last without it.")
     ] = None,
+    columns: MapOption = None,
+    zone: ZoneOption = None,
     seed: Annotated[
         int | None, typer.Option(help="Of the generated market. [env: OPS_SEED]")
     ] = None,
@@ -36,7 +46,8 @@ def sandbox(
     port = port or settings.sandbox_port
     if (news or day) and not bars:
         raise BadInput("--news and --day belong to a recording", "name it with --bars FILE")
-    market = _recorded(bars, news, day) if bars else _generated(settings, seed)
+    form = BarFormat.parse(columns, zone)
+    market = _recorded(bars, news, day, form) if bars else _generated(settings, seed)
     if not port_is_free(port):
         raise BadConfiguration(
             f"port {port} is taken by another program",
@@ -52,9 +63,11 @@ def _generated(settings: Settings, seed: int | None) -> LiveMarket:
     return UnfoldingMarket(clock, tickers, settings.seed if seed is None else seed)
 
 
-def _recorded(bars: Path, news: Path | None, text: str | None) -> LiveMarket:
+def _recorded(bars: Path, news: Path | None, text: str | None, form: BarFormat) -> LiveMarket:
     calendar = Mode.REPLAY.calendar
-    table = read_bars(bars)
+    found = load_bars(bars, form)
+    show_import(bars, found, calendar)
+    table = found.bars
     days = days_of(table, calendar)
     wanted = parse_day(text)[0] if text else days[-1] if days else None
     if wanted is None or wanted not in days:
@@ -64,7 +77,7 @@ def _recorded(bars: Path, news: Path | None, text: str | None) -> LiveMarket:
     of_day = table[table["minute"].between(session.opens_at, session.closes_at, "left")]
     entries = [
         entry
-        for entry in (read_news(news, note, sorted(table["ticker"].unique())) if news else [])
+        for entry in (read_news(news, say_aside, sorted(table["ticker"].unique())) if news else [])
         if entry.published_at and calendar.day(entry.published_at) == wanted
     ]
     return RestampedMarket(list(bars_of(of_day)), clock, entries)

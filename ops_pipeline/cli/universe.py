@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
+from ops_pipeline.cli.console import (
+    JsonOption,
+    ModeOption,
+    out,
+    print_json,
+    say,
+    symbol_of,
+    table,
+)
 from ops_pipeline.cli.server import connected
 from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.domain.errors import BadInput
@@ -18,7 +26,7 @@ from ops_pipeline.storage import universe as storage
 app = typer.Typer(help="Tracked tickers; every change is kept with its reason.")
 
 CHANGES = 10
-Symbol = Annotated[str, typer.Argument(help="A ticker, as AAPL.")]
+Symbol = Annotated[str, typer.Argument(parser=symbol_of, help="A ticker, as AAPL or BRK.B.")]
 Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
 
 

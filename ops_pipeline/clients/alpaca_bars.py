@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from math import inf, isfinite
+from math import floor, inf, isfinite
 from typing import Any
 
 from alpaca.common.enums import Sort
@@ -242,9 +242,10 @@ def _bar(ticker: str, row: Any) -> Bar | None:
         minute = datetime.fromisoformat(row["t"])
         opened, high, low, closed, volume = (_number(row[name]) for name in "ohlcv")
         is_minute = minute.tzinfo and minute == minute.replace(second=0, microsecond=0)
-        if not is_minute or volume % 1 or abs(volume) > MAX_VOLUME:
+        if not is_minute or abs(volume) > MAX_VOLUME:
             return None
-        return Bar(ticker, minute.astimezone(UTC), opened, high, low, closed, int(volume))
+        # The tape carries fractions of shares. Features use ratios of volumes, which need none.
+        return Bar(ticker, minute.astimezone(UTC), opened, high, low, closed, floor(volume))
     except (LookupError, TypeError, ValueError, OverflowError):
         return None
 

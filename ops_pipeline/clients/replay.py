@@ -14,17 +14,23 @@ import pandas as pd
 import pyarrow
 from pyarrow import parquet
 
+from ops_pipeline.clients.bar_formats import PRICES, BarFormat, parse_times, recognize
 from ops_pipeline.clients.protocols import FetchedBars, FetchedNews
-from ops_pipeline.domain.bars import MAX_PRICE, TICKER_PATTERN, is_ticker
+from ops_pipeline.domain.bars import (
+    FAR_OFF,
+    MAX_PRICE,
+    TICKER_PATTERN,
+    canonical_ticker,
+    far_off,
+    is_ticker,
+)
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.domain.ticker_lists import FORMS, NOTHING, parse_tickers
 from ops_pipeline.domain.values import Bar, FeedState, NewsEntry
 
-BAR_COLUMNS = ("ticker", "ts", "open", "high", "low", "close", "volume")
-PRICES = ["open", "high", "low", "close"]
 REVISION = "revision"
-OPTIONAL = ("available_at", REVISION)
+ANY_FORMAT = BarFormat()
 MARKET_COLUMNS = ("ticker", "minute", *PRICES, "volume", "available_at")
 MARKET_KEY = b"market"
 NEWS_COLUMNS = ("published_at", "title")
@@ -41,36 +47,50 @@ NEWS_FIELDS = {
 }
 
 
-def read_bars(path: Path) -> pd.DataFrame:
-    """Bars of a csv, csv.gz or parquet file, by minute and ticker.
+@dataclass(frozen=True, eq=False)
+class BarFile:
+    """The bars of a file, and what was recognized, changed and left out on the way."""
 
-    Columns are ticker, ts (the bar's start, with a zone), open, high, low, close (USD) and volume
-    (shares). Of a bar that stands twice the first one counts, as it does when bars come in live.
-    With a column revision (a count from 0), the versions of a bar are kept in its order. A column
-    available_at tells when a version was known; where it is empty, the usual delay holds.
+    bars: pd.DataFrame
+    notes: list[str]
+
+
+def read_bars(path: Path) -> pd.DataFrame:
+    """Return the bars of a file in a format that needs no explanation."""
+    return load_bars(path).bars
+
+
+def load_bars(path: Path, form: BarFormat = ANY_FORMAT) -> BarFile:
+    """Read bars of a csv, csv.gz or parquet file, by minute and ticker.
+
+    Columns are ticker, ts (the bar's start), open, high, low, close (USD) and volume (shares;
+    fractions are rounded down), or what vendors call them. Of a bar that stands twice the first
+    one counts, as it does when bars come in live. With a column revision (a count from 0), the
+    versions of a bar are kept in its order. A column available_at tells when a version was known;
+    where it is empty, the usual delay holds.
 
     Raises:
         BadInput: the file is absent or a row cannot be used; the message names the first such row.
     """
-    table = _read_table(path)
-    _require_columns(path, table, BAR_COLUMNS)
+    table, notes = recognize(str(path), _read_table(path), form)
     if table.empty:
         raise BadInput(f"{path} holds no bars")
-    table = table[[name for name in (*BAR_COLUMNS, *OPTIONAL) if name in table.columns]].copy()
-    table["ts"] = _times(path, table["ts"], "ts")
+    table["ts"] = _times(path, table["ts"], "ts", form)
     for column in (*PRICES, "volume"):
         table[column] = _numbers(path, table[column])
+    table["ticker"] = _symbols(table["ticker"], notes)
     _check_bars(path, table)
-    table["volume"] = table["volume"].astype("int64")
-    table["available_at"] = _known_times(path, table)
+    table["volume"] = _whole_shares(table["volume"], notes)
+    table["available_at"] = _known_times(path, table, form)
     table = table.rename(columns={"ts": "minute"})
     if REVISION in table:
         table[REVISION] = _revisions(path, table[REVISION])
         table = table.sort_values(["minute", "ticker", REVISION], kind="stable")
     else:
-        table = table.drop_duplicates(["ticker", "minute"], keep="first")
+        table = _first_of_each(table, notes)
     order = table.sort_values(["minute", "ticker"], kind="stable", ignore_index=True)
-    return order[list(MARKET_COLUMNS)]
+    order = order[list(MARKET_COLUMNS)]
+    return BarFile(order, notes + _far_off(order))
 
 
 def read_news(
@@ -193,10 +213,27 @@ class RecordedMarket:
 
 def days_of(table: pd.DataFrame, calendar: Calendar) -> list[date]:
     """The sessions in which a table has bars."""
-    minutes = table["minute"].drop_duplicates()
-    days = sorted({calendar.day(hour) for hour in minutes.dt.floor("h").unique()})
-    sessions = calendar.between(days[0], days[-1])
-    return [s.day for s in sessions if minutes.between(s.opens_at, s.closes_at, "left").any()]
+    sessions, numbers = _sessions_of(table["minute"].drop_duplicates(), calendar)
+    return [sessions[number].day for number in sorted(set(numbers[numbers >= 0]))]
+
+
+def is_regular(table: pd.DataFrame, calendar: Calendar) -> "pd.Series[bool]":
+    """Return which bars of a table are of a session's minutes."""
+    _, numbers = _sessions_of(table["minute"], calendar)
+    return numbers >= 0
+
+
+def _sessions_of(
+    minutes: "pd.Series[Any]", calendar: Calendar
+) -> "tuple[list[Session], pd.Series[int]]":
+    """Return the sessions that minutes span, and for each minute the number of its own, or -1."""
+    days = calendar.day(minutes.min()), calendar.day(minutes.max())
+    sessions = calendar.between(*days)
+    opens = pd.DatetimeIndex([session.opens_at for session in sessions], tz="UTC")
+    closes = pd.DatetimeIndex([session.closes_at for session in sessions], tz="UTC")
+    found = pd.Series(opens.searchsorted(minutes, side="right") - 1, index=minutes.index)
+    is_over = closes.searchsorted(minutes, side="right") > found
+    return sessions, found.mask(is_over, -1)
 
 
 def bars_of(table: pd.DataFrame) -> Iterator[Bar]:
@@ -252,27 +289,71 @@ def _require_columns(path: Path, table: pd.DataFrame, columns: Sequence[str]) ->
         )
 
 
-def _refuse(path: Path, bad: "pd.Series[bool]", what: str, values: "pd.Series[Any]") -> None:
+def _refuse(
+    path: Path, bad: "pd.Series[bool]", what: str, values: "pd.Series[Any]", hint: str = ""
+) -> None:
     if bad.any():
         position = int(bad.to_numpy().argmax())
         value = values.iloc[[position]].tolist()[0]
-        raise BadInput(f"{path}, row {position + 1}: {what}: {value!r}")
+        raise BadInput(f"{path}, row {position + 1}: {what}: {value!r}", hint)
 
 
-def _times(path: Path, column: "pd.Series[Any]", name: str) -> "pd.Series[Any]":
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        _refuse(path, column.isna(), f"{name} is no time", column)
-        in_utc: pd.Series[Any] = column.dt.tz_convert("UTC")
-        return in_utc
+def _times(
+    path: Path, column: "pd.Series[Any]", name: str, form: BarFormat | None = None
+) -> "pd.Series[Any]":
+    times, is_naive = parse_times(column, form.zone if form else None, may_count=form is not None)
     text = column.astype(str)
-    naive = ~text.str.contains(r"(?:Z|[+-]\d{2}:?\d{2})\s*$", regex=True)
-    _refuse(path, naive, f"{name} has no time zone", text)
-    times: pd.Series[Any] = pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
+    hint = "name their zone: --tz America/New_York" if form else ""
+    _refuse(path, is_naive, f"{name} has no time zone", text, hint)
     _refuse(path, times.isna(), f"{name} is no time", text)
     return times
 
 
-def _known_times(path: Path, table: pd.DataFrame) -> "pd.Series[Any]":
+def _symbols(column: "pd.Series[Any]", notes: list[str]) -> "pd.Series[Any]":
+    """Write each ticker in its one spelling."""
+    spellings = {text: canonical_ticker(text) for text in map(str, column.unique())}
+    notes += [f"{text} is read as {one}" for text, one in spellings.items() if text != one]
+    return column.astype(str).map(spellings)
+
+
+def _whole_shares(volume: "pd.Series[Any]", notes: list[str]) -> "pd.Series[Any]":
+    """Round fractions of a share down: the ratios that features use need no more."""
+    if count := int((volume % 1 != 0).sum()):
+        notes.append(f"fractional volumes rounded down to whole shares: {count:,}")
+    return volume.astype("int64")
+
+
+def _far_off(table: pd.DataFrame) -> list[str]:
+    """Name prices that are hardly true; a print far off is on the tape, so the bar is kept."""
+    found = far_off(bars_of(table))
+    if not found:
+        return []
+    first = found[0]
+    note = (
+        f"bars kept though prices lie {FAR_OFF - 1:.0%} apart or from the bar before:"
+        f" {len(found):,}, first {first.ticker} at {first.minute} (low {first.low:g},"
+        f" high {first.high:g})"
+    )
+    return [note]
+
+
+def _first_of_each(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Keep the first row of each ticker and minute."""
+    key = ["ticker", "minute"]
+    repeats = table.duplicated(key, keep="first")
+    same = table.duplicated([*key, *PRICES, "volume"], keep="first")
+    if count := int((repeats & same).sum()):
+        notes.append(f"rows left out because they repeat a bar: {count:,}")
+    if (conflicts := repeats & ~same).any():
+        first = table[conflicts].iloc[0]
+        notes.append(
+            "rows left out because they differ from the first row of their bar:"
+            f" {int(conflicts.sum()):,}, first {first['ticker']} at {first['minute']}"
+        )
+    return table[~repeats]
+
+
+def _known_times(path: Path, table: pd.DataFrame, form: BarFormat) -> "pd.Series[Any]":
     """When each version was known; no time where the file does not say."""
     known = pd.Series(pd.NaT, index=table.index, dtype="datetime64[us, UTC]")
     if "available_at" not in table:
@@ -280,7 +361,7 @@ def _known_times(path: Path, table: pd.DataFrame) -> "pd.Series[Any]":
     given = table["available_at"]
     is_told = given.notna() & (given.astype(str) != "")
     if is_told.any():
-        known[is_told] = _times(path, given[is_told], "available_at")
+        known[is_told] = _times(path, given[is_told], "available_at", form)
     early = known < table["ts"] + pd.Timedelta(minutes=1)
     _refuse(path, early, "available_at lies before the end of the bar", known)
     return known
@@ -303,9 +384,9 @@ def _check_bars(path: Path, table: pd.DataFrame) -> None:
     for name in PRICES:
         usable = (table[name] > 0) & (table[name] <= MAX_PRICE)
         _refuse(path, ~usable, f"{name} is no price", table[name])
-    whole = (table["volume"] >= 0) & (table["volume"] % 1 == 0) & (table["volume"] < 2**62)
-    _refuse(path, ~whole, "volume is no count of shares", table["volume"])
-    known = table["ticker"].astype(str).str.fullmatch(TICKER_PATTERN.pattern)
+    usable = (table["volume"] >= 0) & (table["volume"] < 2**62)
+    _refuse(path, ~usable, "volume is no count of shares", table["volume"])
+    known = table["ticker"].str.fullmatch(TICKER_PATTERN.pattern)
     _refuse(path, ~known, "ticker is no symbol", table["ticker"])
     high = table["high"] >= table[["open", "close", "low"]].max(axis=1)
     _refuse(path, ~high, "high is below open, close or low", table["high"])

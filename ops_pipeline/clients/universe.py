@@ -8,19 +8,35 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from ops_pipeline.domain.bars import is_ticker
+from ops_pipeline.domain.bars import canonical_ticker, is_ticker
 from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.values import Feed, Ticker
 
 PER_TICKER = "{ticker}"
 
 
+class _TextLoader(yaml.SafeLoader):
+    """Reads each plain value as the text that stands there: ON and 1E5 are no truth and number."""
+
+    # All that is left is the merge key.
+    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # noqa: RUF012
+
+
 def _symbol(text: str) -> str:
-    if not is_ticker(text):
+    symbol = canonical_ticker(text)
+    if not is_ticker(symbol):
         raise ValueError(f"{text!r} is no symbol of a US stock")
-    return text
+    return symbol
 
 
 def _http_url(text: str) -> str:
@@ -53,6 +69,16 @@ class UniverseFile(BaseModel):
     tracked: Annotated[tuple[Symbol, ...], Field(min_length=1)]
     tickers: dict[Symbol, tuple[Alias, ...]]
     feeds: tuple[_FeedEntry, ...] = ()
+
+    @field_validator("tickers", mode="before")
+    @classmethod
+    def _are_different(cls, tickers: object) -> object:
+        spellings: dict[str, str] = {}
+        for text in tickers if isinstance(tickers, dict) else ():
+            other = spellings.setdefault(canonical_ticker(str(text)), str(text))
+            if other != text:
+                raise ValueError(f"{other} and {text} are one ticker")
+        return tickers
 
     @model_validator(mode="after")
     def _fits_together(self) -> "UniverseFile":
@@ -109,7 +135,7 @@ def _text_of(path: Path) -> str:
 
 def _read(name: str, text: str) -> UniverseFile:
     try:
-        return UniverseFile.model_validate(yaml.safe_load(text))
+        return UniverseFile.model_validate(yaml.load(text, Loader=_TextLoader))  # noqa: S506
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else type(error).__name__

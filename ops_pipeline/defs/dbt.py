@@ -18,7 +18,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource
 
 from ops_pipeline.domain.errors import BadConfiguration
-from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
+from ops_pipeline.domain.features import TREND_TOLERANCE, VOLUME_SURGE_RATIO, WINDOWS
 from ops_pipeline.domain.sentiment import CONFIDENT_PROBABILITY
 from ops_pipeline.domain.values import Model
 from ops_pipeline.environment import apply
@@ -80,6 +80,7 @@ def window_vars(start: datetime, end: datetime, model: Model) -> dict[str, objec
         "sentiment_revision": model.revision,
         "confident_probability": CONFIDENT_PROBABILITY,
         "volume_surge_ratio": VOLUME_SURGE_RATIO,
+        "trend_tolerance": TREND_TOLERANCE,
         **WINDOWS,
     }
 

@@ -9,7 +9,11 @@ from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.values import Bar
 
 TICKER_PATTERN = re.compile(r"[A-Z][A-Z0-9]{0,5}([.-][A-Z0-9]{1,3})?")
+# Where Yahoo and others write another sign before the class of a share, Alpaca writes a dot.
+_CLASS_SIGN = re.compile(r"-(?=[A-Z0-9]{1,3}$)|/(?=[A-Z]{1,2}$)")
 MAX_PRICE = 10_000_000.0
+# Prices of a minute hardly ever lie further apart, or from the close before; such a bar is kept.
+FAR_OFF = 1.2
 # A minute to become complete, one to be fetched, and one to be late.
 FRESH_SECONDS = 180
 
@@ -17,6 +21,11 @@ FRESH_SECONDS = 180
 def is_ticker(text: str) -> bool:
     """Whether a text can be the symbol of a US stock."""
     return TICKER_PATTERN.fullmatch(text) is not None
+
+
+def canonical_ticker(text: str) -> str:
+    """Return a symbol as Alpaca writes it: BRK-B and BRK/B are BRK.B."""
+    return _CLASS_SIGN.sub(".", text, count=1)
 
 
 def fault(bar: Bar) -> str | None:
@@ -33,6 +42,22 @@ def fault(bar: Bar) -> str | None:
     if bar.minute.tzinfo is None or bar.minute.second or bar.minute.microsecond:
         return "minute"
     return None
+
+
+def far_off(bars: Iterable[Bar]) -> list[Bar]:
+    """Return the bars that range too far, or lie too far from the bar of their day before.
+
+    The bars come in the order of their minutes.
+    """
+    before: dict[str, Bar] = {}
+    found: list[Bar] = []
+    for bar in bars:
+        last = before.get(bar.ticker, bar)
+        close = last.close if last.minute.date() == bar.minute.date() else bar.close
+        if max(bar.high, close) > FAR_OFF * min(bar.low, close):
+            found.append(bar)
+        before[bar.ticker] = bar
+    return found
 
 
 def age_seconds(newest: datetime | None, session: Session, now: datetime) -> float:

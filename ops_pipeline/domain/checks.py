@@ -20,6 +20,7 @@ from ops_pipeline.domain.acceptance import (
     Verdict,
 )
 from ops_pipeline.domain.bars import FRESH_SECONDS
+from ops_pipeline.domain.features import MAX_BAR_AGE_MINUTES, WINDOW_SESSIONS
 from ops_pipeline.domain.judges import Found, Rows
 from ops_pipeline.domain.ranges import BASELINES, Present
 from ops_pipeline.domain.sentiment import FEW_STORIES, LEAST_LINKED, LEAST_SCORED, LINKED, SCORED
@@ -40,7 +41,7 @@ FRESH, BAR_VOLUME, COMPLETENESS = "bars_are_fresh", "bar_volume", "feature_compl
 CADENCE, NEWS_VOLUME, SCORE_VOLUME = "watchlist_cadence", "news_volume", "sentiment_volume"
 SIGNAL_VOLUME, DECISIONS, GROWTH = "signal_volume", "decision_volume", "backlog_growth"
 ABANDONED, ORDERS, DURATIONS = "abandoned_runs", "duplicate_orders", "run_durations"
-SKEW, UNCLOSED = "clock_skew", "unclosed_positions"
+SKEW, UNCLOSED, TICKERS_HAVE_BARS = "clock_skew", "unclosed_positions", "tickers_have_bars"
 VARIES = (
     "A day's normal range, and no problem, is what the runbook gives. Days vary, so a problem"
     " begins at a fifth of the low end and at twice the high end, and only from half of a session"
@@ -329,6 +330,24 @@ CHECKS = (
         is_for_replay=False,
     ),
     Check(
+        name=TICKERS_HAVE_BARS,
+        asset=BARS.name,
+        section="Normal Operating Ranges: Daily Volumes",
+        says=f"Each tracked ticker has had a bar in the last {MAX_BAR_AGE_MINUTES} minutes in which"
+        " others had some.",
+        normal="every ticker",
+        problem=f"a ticker has no bar in the session, or (low) none for {MAX_BAR_AGE_MINUTES}"
+        " minutes",
+        level=Level.MEDIUM,
+        next_step="universe list",
+        runbook="nothing",
+        kept=Kept.ADDED,
+        why="One ticker of many may stop, be renamed or be halted, and no total shows it. Its"
+        " features stop then, it leaves the watchlist, and nothing opens on it.",
+        judge=judges.tickers_have_bars,
+        services=(BARS,),
+    ),
+    Check(
         name=COMPLETENESS,
         asset=FEATURES.name,
         section="Normal Operating Ranges: Daily Volumes",
@@ -339,7 +358,9 @@ CHECKS = (
         next_step="runbook diagnose check-if-service-executed-recently",
         runbook="7 tickers per minute",
         kept=Kept.SCALED,
-        why="Before 50 bars there is nothing to compute, so a new ticker owes no row.",
+        why=f"With fewer than 50 bars in {WINDOW_SESSIONS} sessions, or none in the last"
+        f" {MAX_BAR_AGE_MINUTES} minutes of trading, there is no row to expect: tickers_have_bars"
+        " names such a ticker.",
         judge=judges.feature_completeness,
         scales="tickers",
         services=(FEATURES,),

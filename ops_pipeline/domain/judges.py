@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ops_pipeline.domain import cost, ranges
 from ops_pipeline.domain.acceptance import Level, Row
 from ops_pipeline.domain.bars import FRESH_SECONDS
+from ops_pipeline.domain.features import MAX_BAR_AGE_MINUTES
 from ops_pipeline.domain.ranges import Present
 from ops_pipeline.domain.sentiment import linked_verdict, scored_verdict
+from ops_pipeline.domain.session import MINUTE
 
 CLOSED = "the market is closed"
 Rows = Sequence[Row]
@@ -196,12 +198,41 @@ def bar_volume(present: Present, rows: Rows) -> Found:
 
 
 def feature_completeness(present: Present, rows: Rows) -> Found:
-    """Each ticker with enough bars has a row in each minute that was finished lately."""
+    """Each ticker with enough current bars has a row in each minute that was finished lately."""
     expected, rows_there = int(rows[0]["expected"]), int(rows[0]["found"])
+    incomplete = list(rows[0]["incomplete"] or ())
     level = Level.MEDIUM if rows_there < expected else Level.NORMAL
-    observed = {"expected": expected, "found": rows_there}
+    observed = {"expected": expected, "found": rows_there, "incomplete": incomplete}
     found = f"{rows_there} of {expected} rows in {ranges.FEATURES_MINUTES} minutes"
+    if incomplete:
+        found += f"; incomplete: {_listed(incomplete)}"
     return Found(level, found, observed, "one row for each ticker and minute")
+
+
+def tickers_have_bars(present: Present, rows: Rows) -> Found:
+    """Each tracked ticker has bars while others do; without, its features stop."""
+    limit = MAX_BAR_AGE_MINUTES * MINUTE
+    expected = f"of each ticker a bar in {MAX_BAR_AGE_MINUTES} minutes"
+    newest: dict[str, datetime | None] = {str(row["ticker"]): row["newest_at"] for row in rows}
+    known = {ticker: at for ticker, at in newest.items() if at}
+    until = max(known.values(), default=present.expected_since)
+    if not present.is_watched or until - present.expected_since < limit:
+        return Found(Level.NORMAL, CLOSED if not present.is_watched else "too early", {}, expected)
+    without = [ticker for ticker, at in newest.items() if not at]
+    stopped = [ticker for ticker, at in known.items() if until - at > limit]
+    observed = {"without": without, "stopped": stopped}
+    parts = [f"no bars in this session: {_listed(without)}"] if without else []
+    if stopped:
+        parts.append(f"none for {MAX_BAR_AGE_MINUTES} minutes: {_listed(stopped)}")
+    level = Level.MEDIUM if without else Level.LOW if stopped else Level.NORMAL
+    return Found(level, "; ".join(parts) or f"all {len(newest)} have", observed, expected)
+
+
+def _listed(tickers: Sequence[str]) -> str:
+    """Name some tickers, and count the others."""
+    rest = len(tickers) - ranges.NAMED_TICKERS
+    named = ", ".join(tickers[: ranges.NAMED_TICKERS])
+    return f"{named}, and {rest} more" if rest > 0 else named
 
 
 def watchlist_cadence(present: Present, rows: Rows) -> Found:

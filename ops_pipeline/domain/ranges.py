@@ -29,6 +29,7 @@ SKIPPED_MIN = 5
 SKIPPED_FOR = timedelta(minutes=60)
 BARS_MINUTES, BARS_SHARE = 30, 0.8
 FEATURES_MINUTES = 15
+NAMED_TICKERS = 10
 # The share of a session from which on a day's count says something.
 JUDGED_FROM = 0.5
 # The runbook gives a day's normal ranges and no problems. Days vary, so a problem begins at a fifth

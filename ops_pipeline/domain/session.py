@@ -72,6 +72,15 @@ class Calendar:
             session = self.before(session.day)
         return session
 
+    def minutes_back(self, minute: datetime, count: int) -> datetime:
+        """Return the minute that lies this many minutes of trading before a session minute."""
+        session, back = self.on(self.day(minute)), minute - count * MINUTE
+        while session and back < session.opens_at:
+            missing = session.opens_at - back
+            session = self.before(session.day)
+            back = session.closes_at - missing
+        return back
+
     def between(self, first: date, last: date) -> list[Session]:
         """The sessions from the first day to the last one, both included."""
         days = ((first + timedelta(days=n)) for n in range((last - first).days + 1))

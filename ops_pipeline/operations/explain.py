@@ -310,8 +310,11 @@ def _obstacle(connection: Connection, ticker: str, minute: datetime, basis: Basi
 
 def _why_no_features(basis: Basis) -> str:
     count = basis.bars.count if basis.bars else 0
-    if count == 0:
+    if not basis.cutoff or not basis.bars or not count:
         return "no bar was known"
+    newest, oldest = basis.bars.newest[0].minute, basis.cutoff.oldest_bar_at
+    if oldest and newest < oldest:
+        return f"its newest bar, {both_zones(newest)}, is older than {both_zones(oldest)}"
     if count < WINDOWS["min_bars"]:
         return f"only {count} of {WINDOWS['min_bars']} bars were known"
     return "the stage features has not computed this minute"

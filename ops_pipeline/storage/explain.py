@@ -82,13 +82,15 @@ class DispatcherRun:
 
 @dataclass(frozen=True)
 class StampedCutoff:
-    """Up to when a minute may know, and which run of the orchestrator said so."""
+    """Up to when a minute may know, how far back, and which run of the orchestrator said so."""
 
     minute: datetime
     session_date: date
     session_opens_at: datetime
     cutoff: datetime
     run_id: str
+    window_starts_at: datetime | None = None
+    oldest_bar_at: datetime | None = None
 
     @property
     def look_back(self) -> int:
@@ -216,6 +218,7 @@ def visible_bars(
         "ticker": ticker,
         "minute": until,
         "cutoff": known.cutoff,
+        "window_starts_at": known.window_starts_at,
         "look_back": known.look_back,
         "shown": SHOWN_BARS,
     }

@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Connection
 
 from ops_pipeline.domain.errors import NotRunning
-from ops_pipeline.domain.session import Session
+from ops_pipeline.domain.features import MAX_BAR_AGE_MINUTES, WINDOW_SESSIONS
+from ops_pipeline.domain.session import Calendar, Session
 from ops_pipeline.settings import Mode
 from ops_pipeline.storage import orders
 from ops_pipeline.storage.engine import lock_knowledge
@@ -89,13 +90,18 @@ def stamp_cutoffs(
     minutes: Sequence[tuple[Session, datetime]],
     cutoffs: Mapping[datetime, datetime],
     run_id: str,
+    calendar: Calendar | None = None,
 ) -> None:
-    """Keep the cut-off of each minute; a minute that has one keeps it."""
+    """Keep the cut-off of each minute, and how far back it may look; the first write wins.
+
+    Without a calendar the minutes may look back without bounds.
+    """
     rows = [
         {
             "minute": minute,
             "session_date": session.day,
             "session_opens_at": session.opens_at,
+            **_bounds(calendar, session, minute),
             "cutoff": cutoffs[minute],
             "run_id": run_id,
         }
@@ -103,6 +109,18 @@ def stamp_cutoffs(
     ]
     if rows:
         connection.execute(query("knowledge", "insert_cutoffs"), rows)
+
+
+def _bounds(
+    calendar: Calendar | None, session: Session, minute: datetime
+) -> dict[str, datetime | None]:
+    """Return the first instant of the windows, and the start of the oldest bar that is current."""
+    if calendar is None:
+        return {"window_starts_at": None, "oldest_bar_at": None}
+    return {
+        "window_starts_at": calendar.back(session.day, WINDOW_SESSIONS - 1).opens_at,
+        "oldest_bar_at": calendar.minutes_back(minute, MAX_BAR_AGE_MINUTES),
+    }
 
 
 def cutoffs_between(connection: Connection, start: datetime, end: datetime) -> list[Cutoff]:

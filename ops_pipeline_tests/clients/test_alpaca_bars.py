@@ -254,7 +254,6 @@ UNREADABLE = {
     "infinite": {"h": float("inf")},
     "true": {"o": True},
     "immense": {"o": 10**400},
-    "half a share": {"v": 0.5},
     "immense volume": {"v": 10**30},
     "a list": {"l": [1]},
     "seconds": {"t": "2025-02-12T16:54:30Z"},
@@ -277,6 +276,15 @@ def test_a_bar_that_cannot_be_read_is_left_out(
     assert [bar.minute for bar in fetched.bars] == [START + MINUTE]
     assert fetched.unanswered == {}
     assert "1 of Alpaca's bars cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("volume", "shares"), [(1200.375, 1200), (1200.0, 1200), (0.5, 0), (0.999999, 0), (7, 7)]
+)
+def test_fractions_of_shares_are_rounded_down(volume: float, shares: int, clock: Time) -> None:
+    with serving(rows(AAPL=[a_row(v=volume)])) as stub:
+        fetched = fetch(stub, clock)
+    assert [bar.volume for bar in fetched.bars] == [shares]
 
 
 @pytest.mark.parametrize("row", [None, "text", 7, [], {}])

@@ -170,7 +170,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("high", 199.0, "high is below"),
     ("low", 200.2, "low is above"),
     ("volume", nan, "volume is no number"),
-    ("volume", 1.5, "volume is no count of shares"),
+    ("volume", -0.5, "volume is no count of shares"),
     ("volume", -1, "volume is no count of shares"),
     ("volume", inf, "volume is no count of shares"),
     ("volume", 1e19, "volume is no count of shares"),

@@ -103,12 +103,31 @@ def test_a_file_without_feeds_has_none(tmp_path: Path) -> None:
     assert universe_file(path).feeds_for(["AAPL"]) == []
 
 
+@pytest.mark.parametrize("symbol", ["ON", "NO", "Y", "TRUE", "NULL", "NAN", "E5", "OFF"])
+def test_a_symbol_that_yaml_takes_for_something_else_is_text(tmp_path: Path, symbol: str) -> None:
+    path = changed(tmp_path, "BRK.B: []", f"{symbol}: [{symbol} Corp, 0o17, 1E5, 2025-02-04, null]")
+    path.write_text(path.read_text().replace("[AAPL, MSFT]", f"[AAPL, {symbol}]"))
+    found = universe_file(path)
+    assert found.tracked == ("AAPL", symbol)
+    names = (f"{symbol} Corp", "0o17", "1E5", "2025-02-04", "null")
+    assert found.tickers[symbol] == names
+
+
+@pytest.mark.parametrize("text", ["BRK.B", "BRK-B", "BRK/B"])
+def test_a_class_of_shares_has_one_spelling(tmp_path: Path, text: str) -> None:
+    path = changed(tmp_path, "BRK.B: []", f"{text}: []")
+    path.write_text(path.read_text().replace("[AAPL, MSFT]", f"[AAPL, {text}]"))
+    found = universe_file(path)
+    assert found.tracked == ("AAPL", "BRK.B")
+    assert list(found.tickers) == ["AAPL", "MSFT", "BRK.B"]
+
+
 REFUSED = {
     "unknown key": ("feeds:", "feed:", "mine.yaml, feed: "),
     "unknown key of a feed": ("{name: wire/markets", "{lang: en, name: w", "feeds.0.lang: "),
     "bad symbol": ("[AAPL, MSFT]", "[AAPL, msft]", "tracked.1: .*'msft' is no symbol"),
     "bad symbol that is known": ("BRK.B:", "BRK B:", "tickers.BRK B.*'BRK B' is no symbol"),
-    "symbol that YAML takes for a truth": ("[AAPL, MSFT]", "[AAPL, ON]", "tracked.1: "),
+    "one ticker in two spellings": ("BRK.B: []", "BRK.B: []\n  BRK-B: []", "BRK.B and BRK-B are"),
     "nothing tracked": ("[AAPL, MSFT]", "[]", "mine.yaml, tracked: "),
     "tracked and not known": ("[AAPL, MSFT]", "[AAPL, NVDA]", "NVDA is tracked, and does not"),
     "name of one letter": ("[Apple]", "[A]", "tickers.AAPL.0: "),

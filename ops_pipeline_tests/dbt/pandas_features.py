@@ -8,6 +8,7 @@ import pandas as pd
 
 MINUTE = pd.Timedelta(minutes=1)
 LOOK_BACK = 180
+TREND_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Moment:
     day: date
     opens_at: pd.Timestamp
     cutoff: pd.Timestamp
+    window_starts_at: pd.Timestamp
+    oldest_bar_at: pd.Timestamp
 
     @property
     def ends_at(self) -> pd.Timestamp:
@@ -27,7 +30,7 @@ class Moment:
 def features_of(
     bars: pd.DataFrame, scores: pd.DataFrame, moments: list[Moment], tickers: list[str]
 ) -> pd.DataFrame:
-    """One row for each ticker and moment with at least 50 bars.
+    """One row for each ticker and moment with at least 50 bars, the newest of them current.
 
     Args:
         bars: ticker, minute, day, high, low, close, volume, available_at.
@@ -42,8 +45,9 @@ def features_of(
         for moment in moments:
             is_known = (own["minute"] <= moment.minute) & (own["available_at"] <= moment.cutoff)
             since_open = (moment.ends_at - moment.opens_at) // MINUTE
+            is_known &= own["minute"] >= moment.window_starts_at
             seen = own[is_known].tail(max(LOOK_BACK, since_open))
-            if len(seen) >= 50:
+            if len(seen) >= 50 and seen["minute"].iloc[-1] >= moment.oldest_bar_at:
                 row = {"ticker": ticker, "minute": moment.minute}
                 rows.append(row | _bar_features(seen, moment) | _news_features(told, moment))
     return pd.DataFrame(rows)
@@ -71,13 +75,18 @@ def _bar_features(seen: pd.DataFrame, moment: Moment) -> dict[str, object]:
         "vol_ratio": recent / baseline if baseline else np.nan,
         "distance_sma20": (close.iloc[-1] - sma20) / sma20,
         "distance_sma50": (close.iloc[-1] - sma50) / sma50,
-        "trend_state": int(np.sign(sma20 - sma50)),
+        "trend_state": _trend(sma20, sma50),
         "volume": int(seen["volume"].iloc[-1]),
         "volume_avg_20": average,
         "volume_ratio": ratio,
         "volume_surge": bool(ratio > 2),
         "session_vwap": (typical * today["volume"]).sum() / traded if traded else np.nan,
     }
+
+
+def _trend(sma20: float, sma50: float) -> int:
+    apart = sma20 - sma50
+    return int(np.sign(apart)) if abs(apart) > TREND_TOLERANCE * sma50 else 0
 
 
 def _news_features(told: pd.DataFrame, moment: Moment) -> dict[str, object]:

@@ -142,29 +142,90 @@ def test_bars_outside_the_regular_session_are_not_kept(world: World, session: Se
     assert world.value("select count(*) from bars_1m where minute = any(:early)", early=early) == 0
 
 
-def test_look_back_ends_at_180_bars_in_the_morning(world: World, session: Session) -> None:
-    """A ticker that trades two minutes a day has returns left beyond them, and they count not."""
-    first = session.opens_at
-    days = world.calendar.between(DAY - timedelta(days=180), DAY - timedelta(days=1))
-    minutes = {minute: s.day for s in days for minute in s.minutes()[:2]} | {first: DAY}
-    assert len(minutes) > 2 * 119
-    world.track(["AAPL"])
+def store(world: World, bars: list[Bar]) -> None:
+    """Bars of any sessions, each known in its own minute's time."""
+    world.track(sorted({bar.ticker for bar in bars}))
     with world.pipeline.engine.begin() as connection:
-        bars = plain(minutes, ["AAPL"])
         insert_bars(
             connection,
             bars,
-            minutes,
+            {bar.minute: world.calendar.day(bar.minute) for bar in bars},
             lambda bar: bar.minute + MINUTE,
             feed="replay",
             origin="recorded",
         )
+
+
+def opening_bars(world: World, session: Session, before: int, each: int) -> list[Bar]:
+    """So many bars at each of the sessions before, and the first one of this session."""
+    days = world.calendar.between(session.day - timedelta(days=30), session.day)[-before - 1 : -1]
+    assert len(days) == before
+    return plain([m for s in days for m in s.minutes()[:each]] + [session.opens_at], ["AAPL"])
+
+
+def test_windows_hold_the_bars_of_five_sessions(world: World, session: Session) -> None:
+    first = session.opens_at
+    store(world, opening_bars(world, session, before=12, each=13))
     world.stages(first, first, ["features"])
     with_all = world.features()
-    world.execute("delete from bars_1m where minute < :oldest", oldest=sorted(minutes)[-180])
+    world.execute("delete from bars_1m where session_date < '2025-02-06'")
+    assert world.value("select count(*) from bars_1m") == 4 * 13 + 1
     world.stages(first, first, ["features"])
     assert world.features() == with_all
-    assert with_all["AAPL", first]["baseline_vol"] is not None
+    assert with_all["AAPL", first]["baseline_vol"] is None
+    assert with_all["AAPL", first]["recent_vol"] is not None
+
+
+def test_fewer_than_50_bars_in_five_sessions_have_no_row(world: World, session: Session) -> None:
+    first = session.opens_at
+    store(world, opening_bars(world, session, before=12, each=12))
+    said = world.stages(first, first, ["features"])["features"]
+    assert (said["rows"], said["fewer_than_50_bars"]) == (0, 1)
+
+
+def test_ticker_that_stops_trading_has_rows_for_30_minutes(world: World, session: Session) -> None:
+    minutes = session.minutes()
+    store(world, plain([*warm_up(world.calendar, session, 60), *minutes[:3]]))
+    said = world.stages(minutes[0], minutes[59], ["features"])["features"]
+    assert sorted(m for ticker, m in world.features() if ticker == "AAPL") == minutes[:33]
+    assert (said["rows"], said["bar_too_old"]) == (66, 54)
+
+
+def test_the_night_does_not_age_a_bar(world: World, session: Session) -> None:
+    minutes = session.minutes()
+    store(world, plain(warm_up(world.calendar, session, 80)[:-20]))
+    world.stages(minutes[0], minutes[59], ["features"])
+    # 19 minutes without a bar in the evening, and 11 in the morning: the next one is too late.
+    assert {m for _, m in world.features()} == set(minutes[:10])
+
+
+def test_ticker_that_returns_has_a_row_again(world: World, session: Session) -> None:
+    minutes = session.minutes()
+    store(world, plain([*warm_up(world.calendar, session, 60), minutes[50]]))
+    world.stages(minutes[0], minutes[59], ["features"])
+    rows = sorted(m for ticker, m in world.features() if ticker == "AAPL")
+    assert rows == minutes[:30] + minutes[50:60]
+
+
+@pytest.mark.parametrize("price", [0.1, 10.1, 33.33, 104.07, 187.93, 4_321.7])
+def test_equal_averages_have_trend_0(world: World, session: Session, price: float) -> None:
+    flat = [
+        Bar(b.ticker, b.minute, price, price, price, price, b.volume)
+        for b in bars_of(world, session)
+    ]
+    play(world, session, flat)
+    assert {row["trend_state"] for row in world.features().values()} == {0}
+
+
+def test_least_tick_between_averages_is_a_trend(world: World, session: Session) -> None:
+    """A hundredth of a cent in one of 50 closes of 10,000 USD."""
+    newest = session.minutes()[0]
+    bars = [
+        Bar(b.ticker, b.minute, *(4 * (10_000.0 + 1e-4 * (b.minute == newest),)), b.volume)
+        for b in bars_of(world, session)
+    ]
+    play(world, session, bars)
+    assert world.features()["AAPL", newest]["trend_state"] == 1
 
 
 # Known late.

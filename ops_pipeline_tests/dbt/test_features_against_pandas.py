@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +60,7 @@ def compare(world: World, session: Session, *, every: int = 1) -> Compared:
         join news_sentiments as scored using (text_hash)"""
     )
     moments = [
-        Moment(pd.Timestamp(m), session.day, pd.Timestamp(session.opens_at), _cutoff(world, m))
-        for m in session.minutes()[::every]
+        _moment(world, session, number) for number in range(0, len(session.minutes()), every)
     ]
     tickers = [row["ticker"] for row in world.rows("select ticker from universe order by 1")]
     expected = features_of(bars, scores, moments, tickers)
@@ -71,8 +70,19 @@ def compare(world: World, session: Session, *, every: int = 1) -> Compared:
     return Compared(session, *(t.set_index(["ticker", "minute"]).sort_index() for t in tables))
 
 
-def _cutoff(world: World, minute: pd.Timestamp) -> pd.Timestamp:
-    return pd.Timestamp(world.pipeline.timing.as_of(minute))
+def _moment(world: World, session: Session, number: int) -> Moment:
+    """The minute of a session with this number; its bounds are counted and not calculated."""
+    earlier = world.calendar.between(session.day - timedelta(days=14), session.day)[-5:]
+    trading = [minute for each in earlier for minute in each.minutes()]
+    position = trading.index(session.opens_at) + number
+    minute = trading[position]
+    times = (
+        session.opens_at,
+        world.pipeline.timing.as_of(minute),
+        earlier[0].opens_at,
+        trading[position - 30],
+    )
+    return Moment(pd.Timestamp(minute), session.day, *map(pd.Timestamp, times))
 
 
 @pytest.fixture(scope="module")

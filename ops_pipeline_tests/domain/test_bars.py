@@ -7,6 +7,8 @@ import pytest
 from ops_pipeline.domain.bars import (
     MAX_PRICE,
     age_seconds,
+    canonical_ticker,
+    far_off,
     fault,
     is_complete,
     is_ticker,
@@ -99,3 +101,51 @@ def test_before_the_first_bar_of_a_session_its_age_counts_from_the_open(
     newest: datetime | None,
 ) -> None:
     assert age_seconds(newest, SESSION, SESSION.opens_at + timedelta(seconds=70)) == 70
+
+
+@pytest.mark.parametrize(
+    ("text", "symbol"),
+    [
+        ("BRK-B", "BRK.B"),
+        ("BRK/B", "BRK.B"),
+        ("BRK.B", "BRK.B"),
+        ("GME-WS", "GME.WS"),
+        ("AAPL", "AAPL"),
+        # A pair of currencies, and two tickers in one cell, are no class of shares.
+        ("BTC/USD", "BTC/USD"),
+        ("AAPL GE", "AAPL GE"),
+        ("BRK B", "BRK B"),
+        ("-B", ".B"),
+    ],
+)
+def test_a_class_of_shares_has_one_spelling(text: str, symbol: str) -> None:
+    assert canonical_ticker(text) == symbol
+
+
+FLAT = {"open": 200.0, "high": 200.0, "low": 200.0, "close": 200.0}
+
+
+@pytest.mark.parametrize(
+    ("bars", "minutes"),
+    [
+        ([a_bar(minute=at(0)), a_bar(minute=at(1), high=398.0)], [1]),
+        ([a_bar(minute=at(0), low=166.0)], [0]),
+        ([a_bar(minute=at(0), high=239.0)], []),
+        # A print at a cent, and the one after it.
+        (
+            [a_bar(minute=at(n), **dict.fromkeys(FLAT, p)) for n, p in enumerate([200, 0.01, 200])],
+            [1, 2],
+        ),
+        # A night lies between, of which the opening gap is judged elsewhere.
+        (
+            [
+                a_bar(minute=at(0)),
+                a_bar(minute=at(0) + timedelta(days=1), **dict.fromkeys(FLAT, 300.0)),
+            ],
+            [],
+        ),
+        ([a_bar(minute=at(0)), a_bar(ticker="MSFT", minute=at(1), **dict.fromkeys(FLAT, 9.0))], []),
+    ],
+)
+def test_bars_that_lie_far_off_are_found(bars: list[Any], minutes: list[int]) -> None:
+    assert [bar.minute for bar in far_off(bars)] == [at(n) for n in minutes]

@@ -12,6 +12,7 @@ from ops_pipeline.domain.judges import (
     recent_dispatcher_runs,
     skip_reasons,
     stuck_processing,
+    tickers_have_bars,
 )
 from ops_pipeline.domain.ranges import Present, present_at
 from ops_pipeline.domain.session import Calendar
@@ -148,3 +149,39 @@ def test_execution_volume_wants_neither_runaway_nor_stall(
 )
 def test_only_a_normal_verdict_is_normal(level: Level, is_normal: bool) -> None:  # noqa: FBT001
     assert Verdict("any", level, "").is_normal is is_normal
+
+
+def bars_of(after: timedelta = timedelta(), **minutes_ago: float | None) -> Found:
+    """What is found where the newest bar of each ticker is so old, or there is none."""
+    rows = [
+        {"ticker": name, "newest_at": None if ago is None else NOON - timedelta(minutes=ago)}
+        for name, ago in minutes_ago.items()
+    ]
+    return tickers_have_bars(present_at(XNYS, NOON + after), rows)
+
+
+@pytest.mark.parametrize(
+    ("minutes_ago", "level", "finding"),
+    [
+        ({"AAPL": 1, "MSFT": 31}, Level.NORMAL, "all 2 have"),
+        ({"AAPL": 1, "MSFT": 32}, Level.LOW, "none for 30 minutes: MSFT"),
+        ({"AAPL": 1, "MSFT": None}, Level.MEDIUM, "no bars in this session: MSFT"),
+        # An outage of all of them is another check's.
+        ({"AAPL": 90, "MSFT": 91}, Level.NORMAL, "all 2 have"),
+        ({"AAPL": None}, Level.NORMAL, "too early"),
+        (
+            {"AAPL": 1, **{f"T{n}": None for n in range(12)}},
+            Level.MEDIUM,
+            "no bars in this session: T0, T1, T2, T3, T4, T5, T6, T7, T8, T9, and 2 more",
+        ),
+    ],
+)
+def test_tickers_have_bars_names_those_that_have_none(
+    minutes_ago: dict[str, float | None], level: Level, finding: str
+) -> None:
+    found = bars_of(**minutes_ago)
+    assert (found.level, found.finding) == (level, finding)
+
+
+def test_tickers_have_bars_says_nothing_at_night() -> None:
+    assert bars_of(NIGHT, AAPL=1, MSFT=None).finding == "the market is closed"

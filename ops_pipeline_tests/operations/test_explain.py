@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.gates import GATES
@@ -288,6 +288,18 @@ def test_why_there_are_no_features_is_said(
     put_bars(connection, *(a_bar(minute=NOON - n * MINUTE) for n in range(bars)))
     put_bars(connection, a_bar(ticker="MSFT"))
     assert why_not(connection, xnys) == f"AAPL has no features, {said}"
+
+
+def test_a_newest_bar_that_is_too_old_is_said(connection: Connection, xnys: Calendar) -> None:
+    put_decided(connection)
+    put_bars(connection, *(a_bar(minute=NOON - n * MINUTE) for n in range(50)))
+    oldest = "update minute_cutoffs set oldest_bar_at = :minute where minute = :minute"
+    connection.execute(text(oldest), {"minute": NOON})
+    connection.execute(text("delete from bars_1m where minute = :minute"), {"minute": NOON})
+    assert why_not(connection, xnys) == (
+        "AAPL has no features, its newest bar, 2025-02-12 11:59 ET (16:59 UTC), is older than"
+        " 2025-02-12 12:00 ET (17:00 UTC)"
+    )
 
 
 def test_before_the_first_decision_the_watchlist_stood_in_the_way(

@@ -146,6 +146,11 @@ VIOLATIONS: dict[str, tuple[list[str], Level, dict[str, Level]]] = {
     "bar_volume": (
         [f"delete from world.bars_1m where {SESSION} and ticker in ('META', 'TSLA')"],
         Level.MEDIUM,
+        {"tickers_have_bars": Level.MEDIUM},
+    ),
+    "tickers_have_bars": (
+        [f"delete from world.bars_1m where {SESSION} and ticker = 'TSLA'"],
+        Level.MEDIUM,
         {},
     ),
     "feature_completeness": (

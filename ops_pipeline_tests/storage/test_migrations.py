@@ -95,6 +95,17 @@ def test_one_by_one_gives_the_same_schema_as_all_at_once(empty: Engine, engine: 
     assert schema(empty) == schema(engine)
 
 
+def test_classes_of_shares_that_are_tracked_get_their_one_spelling(empty: Engine) -> None:
+    before = next(m.number for m in shipped() if "name_classes" in m.name) - 1
+    migrate(empty, shipped()[:before])
+    with empty.begin() as connection:
+        connection.execute(text("insert into universe values ('BRK-B'), ('BF.B'), ('BF-B'), ('A')"))
+    migrate(empty)
+    with empty.connect() as connection:
+        found = connection.execute(text("select ticker from universe order by 1")).scalars()
+        assert list(found) == ["A", "BF.B", "BRK.B"]
+
+
 def test_a_second_time_runs_nothing(engine: Engine) -> None:
     assert migrate(engine) == []
 

@@ -20,6 +20,7 @@ windowed as (
         minutes.minute,
         minutes.session_date,
         minutes.available_at,
+        minutes.oldest_bar_at,
         looked_back.*
 
     from minutes
@@ -75,6 +76,7 @@ windowed as (
                     where
                         bars.ticker = minutes.ticker
                         and bars.minute <= minutes.minute
+                        and bars.minute >= minutes.window_starts_at
                         and bars.available_at <= minutes.available_at
                     order by bars.minute desc
                     limit greatest(
@@ -109,6 +111,11 @@ enough as (
         volume,
         sma20,
         sma50,
+        case
+            when abs(sma20 - sma50) > {{ var('trend_tolerance') }} * sma50
+                then cast(sign(sma20 - sma50) as integer)
+            else 0
+        end as trend_state,
         volume_avg_20,
         case when recent_count >= {{ var('recent_returns') }} then recent_stddev end as recent_vol,
         case
@@ -118,7 +125,7 @@ enough as (
 
     from windowed
 
-    where bars_count >= {{ var('min_bars') }}
+    where bars_count >= {{ var('min_bars') }} and bar_at >= oldest_bar_at
 
 )
 

@@ -28,7 +28,7 @@ final as (
         bars.recent_vol / nullif(bars.baseline_vol, 0) as vol_ratio,
         bars.close / bars.sma20 - 1 as distance_sma20,
         bars.close / bars.sma50 - 1 as distance_sma50,
-        cast(sign(bars.sma20 - bars.sma50) as integer) as trend_state,
+        bars.trend_state,
 
         bars.volume,
         bars.volume_avg_20,

@@ -20,6 +20,8 @@ spine as (
         decided.minute,
         decided.session_date,
         decided.session_opens_at,
+        coalesce(decided.window_starts_at, '-infinity') as window_starts_at,
+        coalesce(decided.oldest_bar_at, '-infinity') as oldest_bar_at,
         decided.minute + interval '60 seconds' as minute_ends_at,
         decided.cutoff as available_at
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from ops_pipeline.clients.protocols import FetchedBars
 from ops_pipeline.defs.minutes import Minutes, finish, result, seconds_left, wait_until_settled
 from ops_pipeline.defs.resources import Pipeline, bar_known_at
-from ops_pipeline.domain.bars import split_faulty
+from ops_pipeline.domain.bars import far_off, split_faulty
 from ops_pipeline.domain.errors import NotRunning, OperatorError
 from ops_pipeline.domain.session import MINUTE, Session, both_zones
 from ops_pipeline.domain.stages import BARS
@@ -59,6 +59,7 @@ def materialize(minutes: Minutes, pipeline: Pipeline) -> dg.MaterializeResult[ob
         revisions=kept.revisions,
         outside_session=len(usable) - len(regular),
         refused=sum(faults.values()),
+        far_off=", ".join(sorted({bar.ticker for bar in far_off(regular)})[:NAMED]),
         requests=fetched.requests,
         bytes=fetched.bytes,
         unanswered=_named(fetched.unanswered),

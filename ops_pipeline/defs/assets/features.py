@@ -36,7 +36,7 @@ def _stamp(pipeline: Pipeline, minutes: Minutes) -> None:
         lock_knowledge(connection, exclusive=True)
         now = read_now(connection, pipeline.mode) if pipeline.mode.is_live else None
         cutoffs = {m: _cutoff(m, now, pipeline) for _, m in minutes.pairs}
-        stamp_cutoffs(connection, minutes.pairs, cutoffs, minutes.run_id)
+        stamp_cutoffs(connection, minutes.pairs, cutoffs, minutes.run_id, pipeline.calendar)
 
 
 def _cutoff(minute: datetime, now: datetime | None, pipeline: Pipeline) -> datetime:

@@ -170,11 +170,13 @@ select
     ) as bars;
 
 -- name: feature_completeness
--- The minutes of the last quarter of an hour that are finished, for each ticker that had its 50 bars before.
+-- The rows of the last quarter of an hour that are due: its ticker had 50 bars before, and has a current one.
 with finished as (
     select
         cutoffs.minute,
-        cutoffs.cutoff
+        cutoffs.cutoff,
+        coalesce(cutoffs.window_starts_at, '-infinity') as window_starts_at,
+        coalesce(cutoffs.oldest_bar_at, '-infinity') as oldest_bar_at
     from minute_cutoffs as cutoffs
     inner join stage_minutes as done on cutoffs.minute = done.minute and done.stage = 'features'
     where
@@ -186,7 +188,8 @@ with finished as (
 begun as (
     select
         min(minute) as minute,
-        min(cutoff) as cutoff
+        min(cutoff) as cutoff,
+        min(window_starts_at) as window_starts_at
     from finished
 ),
 
@@ -197,22 +200,56 @@ ready as (
     inner join lateral (
         select bar.available_at
         from bars_1m as bar
-        where bar.ticker = universe.ticker and bar.minute <= begun.minute
+        where
+            bar.ticker = universe.ticker
+            and bar.minute <= begun.minute and bar.minute >= begun.window_starts_at
         order by bar.minute desc
         limit 50
     ) as newest on true
     group by universe.ticker, begun.cutoff
     having count(*) = 50 and max(newest.available_at) <= begun.cutoff
+),
+
+due as (
+    select
+        ready.ticker,
+        finished.minute
+    from ready
+    cross join finished
+    where
+        exists (
+            select 1
+            from bars_1m as bar
+            where
+                bar.ticker = ready.ticker
+                and bar.minute <= finished.minute and bar.minute >= finished.oldest_bar_at
+                and bar.available_at <= finished.cutoff
+        )
 )
 
 select
-    (select count(*) from ready) * (select count(*) from finished) as expected,
-    (
-        select count(*)
-        from features.features_1m as made
-        inner join finished on made.minute = finished.minute
-        inner join ready on made.ticker = ready.ticker
-    ) as found;
+    count(*) as expected,
+    count(made.ticker) as found,
+    array_agg(distinct due.ticker order by due.ticker) filter (where made.ticker is null) as incomplete
+from due
+left join features.features_1m as made on due.ticker = made.ticker and due.minute = made.minute;
+
+-- name: tickers_have_bars
+-- The newest known bar of each tracked ticker in the session; null where there is none.
+select
+    universe.ticker,
+    newest.minute as newest_at
+from universe
+left join lateral (
+    select bar.minute
+    from bars_1m as bar
+    where
+        bar.ticker = universe.ticker and bar.minute >= :opens_at and bar.minute < :closes_at
+        and bar.minute <= :now and bar.available_at <= :now
+    order by bar.minute desc
+    limit 1
+) as newest on true
+order by universe.ticker;
 
 -- name: watchlist_cadence
 -- Each fifth minute since the stage first finished one, in the last hour, and those that were decided.

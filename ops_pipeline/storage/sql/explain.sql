@@ -80,6 +80,8 @@ select
     minute,
     session_date,
     session_opens_at,
+    window_starts_at,
+    oldest_bar_at,
     cutoff,
     run_id
 from minute_cutoffs
@@ -178,7 +180,9 @@ from (
         close,
         volume
     from bars_1m
-    where ticker = :ticker and minute <= :minute and available_at <= :cutoff
+    where
+        ticker = :ticker and minute <= :minute and available_at <= :cutoff
+        and minute >= coalesce(cast(:window_starts_at as timestamptz), '-infinity')
     order by minute desc
     limit :look_back
 ) as seen

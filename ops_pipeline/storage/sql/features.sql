@@ -39,21 +39,13 @@ group by minute;
 
 -- name: missing_between
 -- Why tickers have no features in [start, end): how often each reason held.
-select
-    case when windowed.bars = 0 then 'no_bar' else 'fewer_than_50_bars' end as reason,
-    count(*) as rows_count
-from (
-    select (
-        select count(*)
-        from (
-            select 1
-            from bars_1m as bar
-            where
-                bar.ticker = tracked.ticker and bar.minute <= decided.minute
-                and bar.available_at <= decided.cutoff
-            limit 50
-        ) as visible
-    ) as bars
+with missing as (
+    select
+        tracked.ticker,
+        decided.minute,
+        decided.cutoff,
+        decided.oldest_bar_at,
+        coalesce(decided.window_starts_at, '-infinity') as window_starts_at
     from minute_cutoffs as decided
     cross join universe as tracked
     where
@@ -63,7 +55,34 @@ from (
             from features.features_1m as made
             where made.ticker = tracked.ticker and made.minute = decided.minute
         )
-) as windowed
+),
+
+windowed as (
+    select
+        missing.ticker,
+        missing.minute,
+        case
+            when count(visible.minute) = 0 then 'no_bar'
+            when max(visible.minute) < min(missing.oldest_bar_at) then 'bar_too_old'
+            else 'fewer_than_50_bars'
+        end as reason
+    from missing
+    left join lateral (
+        select bar.minute
+        from bars_1m as bar
+        where
+            bar.ticker = missing.ticker and bar.minute <= missing.minute
+            and bar.minute >= missing.window_starts_at and bar.available_at <= missing.cutoff
+        order by bar.minute desc
+        limit 50
+    ) as visible on true
+    group by missing.ticker, missing.minute
+)
+
+select
+    reason,
+    count(*) as rows_count
+from windowed
 group by reason
 order by reason;
 

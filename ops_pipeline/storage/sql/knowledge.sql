@@ -9,8 +9,12 @@ on conflict (only_row) do update set present = excluded.present, written_at = cl
 
 -- name: insert_cutoffs
 -- Keep the cut-off of each minute; one that stands already stays.
-insert into minute_cutoffs (minute, session_date, session_opens_at, cutoff, run_id)
-values (:minute, :session_date, :session_opens_at, :cutoff, :run_id)
+insert into minute_cutoffs (
+    minute, session_date, session_opens_at, window_starts_at, oldest_bar_at, cutoff, run_id
+)
+values (
+    :minute, :session_date, :session_opens_at, :window_starts_at, :oldest_bar_at, :cutoff, :run_id
+)
 on conflict (minute) do nothing;
 
 -- name: cutoffs_between
