@@ -1,23 +1,26 @@
 """Verbs that begin and end: init, up, down, demo."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import DBAPIError
 
 from ops_pipeline.cli import replay as replay_verb
 from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
 from ops_pipeline.cli.server import prepare, running_server, settings_of
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.clients.universe import universe_file
-from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning
+from ops_pipeline.domain.errors import BadConfiguration, BadInput, NotRunning, OperatorError
 from ops_pipeline.local.keeper import Asked, log_dir, start_keeper, stop_kept, table_of
 from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable, wait_until
+from ops_pipeline.operations.operator import operator
 from ops_pipeline.settings import (
     KEEPER,
     SANDBOX,
@@ -28,7 +31,9 @@ from ops_pipeline.settings import (
     load,
     save_window,
 )
+from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.machine import begin_downtime, end_downtime
 
 START_SECONDS = 120
 PortOption = Annotated[
@@ -79,6 +84,8 @@ def down() -> None:
     """Stop all that up has started, and the embedded PostgreSQL."""
     # Of replay, because a live mode's settings may be refused, and what runs must be stopped.
     settings = load(Mode.REPLAY.value)
+    for mode in Mode:
+        _keep_downtime(replace(settings, mode=mode))
     stopped = [
         f"{name} ({mode.value})"
         for mode in Mode
@@ -119,6 +126,8 @@ def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
         _prepare_dagster(settings)
         # What a keeper that was killed left behind belongs to nobody.
         stop_kept(settings)
+        with opened(settings) as engine, engine.begin() as connection:
+            end_downtime(connection, clock())
         start_keeper(settings, asked)
         try:
             _wait_until_up(settings, table, asked.port)
@@ -126,6 +135,21 @@ def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
             stop_kept(settings)
             raise
     return settings
+
+
+def _keep_downtime(settings: Settings) -> None:
+    """Keep that an operator stops a mode that runs: its minutes from here on are not missed.
+
+    What cannot be kept holds nobody up: then they count as missed.
+    """
+    if not (settings.mode.is_live and table_of(settings).find(KEEPER)):
+        return
+    with (
+        suppress(DBAPIError, OperatorError),
+        opened(load(settings.mode.value)) as engine,
+        engine.begin() as connection,
+    ):
+        begin_downtime(connection, clock(), operator(settings))
 
 
 def _market_words(

@@ -122,6 +122,8 @@ where adjusted.ledger_qty <> 0;
 -- end is told once, when nothing of it is open that had to be acted on.
 alter table alerts add column incident_id bigint references alerts on delete set null;
 alter table alerts add column over_at timestamptz;
+update alerts set over_at = resolved_at
+where resolved_at is not null;
 create index alerts_incident on alerts (incident_id) where incident_id is not null;
 
 -- When an operator had all of it down: minutes of that time were not missed.
