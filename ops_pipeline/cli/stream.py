@@ -145,7 +145,8 @@ def _print(found: StreamReport) -> None:
         asked = both_zones(health.passed_at) if health.passed_at else "never"
         say(f"{health.holder}, code {health.code_version}, connected {since}, asked {asked}")
     frames = ", ".join(f"{name} {n}" for name, n in found.frames_last_hour.items())
-    say(f"frames of the last hour: {frames or 'none'}; 95 % within {found.lag_p95_seconds} s")
+    lag = f"{frames}; 95 % within {found.lag_p95_seconds} s" if frames else "none"
+    say(f"frames of the last hour: {lag}")
     say(f"fills of which a request told first: {found.gaps_last_hour}")
     columns = [
         *("ticker", "before", "ours", "others", "adjusted", "broker", "difference", "explanation")

@@ -50,7 +50,9 @@ def scored_verdict(stories: int, scored: int, waiting: int, given_up: int) -> Ve
 def linked_verdict(stories: int, linked: int) -> Verdict:
     """Whether the stories of the last day speak of the universe at all."""
     observed = {"stories": stories, "linked": linked}
-    expected = f">= {LEAST_LINKED:.0%} of the stories of the last day, from {FEW_STORIES} stories on"
+    expected = (
+        f">= {LEAST_LINKED:.0%} of the stories of the last day, from {FEW_STORIES} stories on"
+    )
     if not stories:
         return _no_stories(LINKED, observed, expected)
     is_normal = stories < FEW_STORIES or linked >= LEAST_LINKED * stories

@@ -125,7 +125,7 @@ def test_each_channel_gets_what_it_wants_once_and_the_end_of_it(connection: Conn
 
 def test_quiet_hours_hold_what_is_below_high_but_not_on_the_console(connection: Connection) -> None:
     look(connection, bad(Level.MEDIUM))
-    look(connection, bad(Level.HIGH, "backlog_state"))
+    look(connection, bad(Level.HIGH, "clock_skew"))
     found = send(connection, DESK, CONSOLE, quiet=True)
     assert sorted(found) == [("console", "opened"), ("console", "opened"), ("desk", "opened")]
     assert send(connection, DESK, CONSOLE, quiet=True, ticks=239) == []
@@ -267,7 +267,7 @@ def test_no_address_is_ever_stored(connection: Connection) -> None:
 def causes(connection: Connection) -> list[str]:
     """What was said: its kind, and the cause that its title names."""
     found = rows(connection, "select kind, title from alert_messages order by id")
-    return [f"{kind} {title.split('] ')[1].partition(':')[0]}" for kind, title in found]
+    return [f"{kind} {title.split('] ')[1].partition(': ')[0]}" for kind, title in found]
 
 
 FRESH, SILENT, STREAM = "bars_are_fresh", "services_are_running", "stream_is_live"

@@ -18,7 +18,7 @@ create table account_adjustments (
     -- The difference that this explains.
     by_orders numeric not null,
     by_broker numeric not null,
-    activity_ids text [] not null default '{}',
+    activity_ids text[] not null default '{}',
     broker_order_id text,
     adjusted_by text not null,
     reason text not null check (reason <> ''),

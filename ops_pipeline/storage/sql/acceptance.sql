@@ -1,6 +1,7 @@
 -- What the checks ask, each of the pipeline's present: :now, and from the calendar :today (midnight at the
 -- exchange), :day, :opens_at and :closes_at of the session that is open or was last, :before (the open of the
--- session before that). Live, minutes that were filled in later (a backfill) are no basis of a volume. At the end of the file stand the runbook's own, word for word.
+-- session before that). Live, minutes that were filled in later (a backfill) are no basis of a volume.
+-- At the end of the file stand the runbook's own, word for word.
 
 -- name: installed
 -- What is tracked, since when this database is there, and when an operator last brought it up again.

@@ -52,11 +52,12 @@ stopped as (
         coalesce(down.ended_at, resumed.at, 'infinity') as ended_at,
         down.stopped_by
     from downtimes as down
-    cross join lateral (
-        select min(first_written_at) as at
-        from stage_minutes
-        where minute > down.began_at and stage = 'signals'
-    ) as resumed
+    cross join
+        lateral (
+            select min(done.first_written_at) as at
+            from stage_minutes as done
+            where done.minute > down.began_at and done.stage = 'signals'
+        ) as resumed
     where
         down.began_at < :until and coalesce(down.ended_at, resumed.at, 'infinity') > :opens_at
 ),
