@@ -78,8 +78,8 @@ class Present:
     @property
     def expected_since(self) -> datetime:
         """From when on something is expected: the open, or when it was installed or resumed."""
-        known = (self.installed_at, self.resumed_at)
-        return max(self.session.opens_at, *(at for at in known if at and at <= self.now))
+        known = (self.session.opens_at, self.installed_at, self.resumed_at)
+        return max(at for at in known if at and (at <= self.now or at is known[0]))
 
     @property
     def is_open(self) -> bool:

@@ -149,7 +149,7 @@ def test_signals_are_judged_by_their_p95(p95: float | None, level: Level) -> Non
 
 
 def test_minutes_of_which_none_was_in_turn_are_said_to_be_so() -> None:
-    found = finding(a_measurement(None, Turns(9, 9, 0, NOON)), PROMPT)
+    found = finding(a_measurement(None, Turns(90, 90, 0, NOON)), PROMPT)
     assert found == "no minute of 2025-02-12 was decided in its own turn"
 
 
@@ -254,7 +254,7 @@ def test_a_percentile_of_few_minutes_is_not_judged(p95: float | None, minutes: i
         (at(0), at(121), True),
         (at(300), at(390), False),
         (at(-10_000), at(60), True),
-        (at(385), at(385 + 24 * 60), False),
+        (at(385), at(385 + 18 * 60), False),
     ],
 )
 def test_a_session_is_due_to_be_measured_two_hours_after_anything_could_be(

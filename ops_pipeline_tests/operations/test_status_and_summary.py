@@ -17,7 +17,7 @@ from ops_pipeline.storage.config import ConfigState, insert_version, update_stat
 from ops_pipeline.storage.services import Switch, upsert_switch
 from ops_pipeline_tests.builders import DAY, NOON, SESSION, a_bar, at
 from ops_pipeline_tests.dispatcher.world import TS, World
-from ops_pipeline_tests.storage.rows import change, put_recommendation, put_run
+from ops_pipeline_tests.storage.rows import put_recommendation, put_run
 from ops_pipeline_tests.storage.test_config import MADE
 
 
@@ -96,15 +96,15 @@ def test_a_service_that_is_silent_in_trading_hours_needs_a_look(connection: Conn
     assert session is not None
     if now - session.opens_at < 2 * SILENT_AFTER:
         pytest.skip("the session has just begun")
-    change(connection, "update installation set created_at = '2000-01-01Z'")
+    connection.exec_driver_sql("update installation set created_at = '2000-01-01Z'")
     for stage in DATA_STAGES:
         minute = now if stage != BARS else now - SILENT_AFTER - timedelta(minutes=3)
         knowledge.insert_stage_minutes(connection, stage.name, [(session, minute)], {}, "a")
     upsert_switch(connection, Switch(DISPATCH, is_enabled=False))
     assert problems(connection) == "telemetry-1m has finished no minute for 12 min"
-    change(connection, "update installation set created_at = clock_timestamp()")
+    connection.exec_driver_sql("update installation set created_at = clock_timestamp()")
     assert problems(connection) == ""
-    change(connection, "update installation set created_at = '2000-01-01Z'")
+    connection.exec_driver_sql("update installation set created_at = '2000-01-01Z'")
     upsert_switch(connection, Switch(BARS, is_enabled=False))
     assert problems(connection) == ""
 
