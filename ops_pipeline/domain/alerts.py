@@ -48,6 +48,8 @@ _OUTAGE = _AFTERMATH | {
 }
 # An incident may grow worse for so long before what is worse is another one.
 DEVELOPING = timedelta(minutes=15)
+# What somebody has to act on today is part of it for so long: hours later it has another cause.
+SPREADING = timedelta(minutes=30)
 # So long after an incident its late symptoms still belong to it; what it left behind, until the
 # session's minutes were measured once more.
 SETTLING, AFTERMATH_SEEN = timedelta(minutes=10), timedelta(minutes=75)
@@ -145,8 +147,8 @@ class Incident:
 
     @property
     def open_level(self) -> Level:
-        """How bad the worst is that is open now."""
-        return worst(one.level for one in self.members)
+        """How bad the worst is that is open now, but for what it left behind."""
+        return worst(one.level for one in self.members if not one.is_aftermath)
 
     @property
     def is_over(self) -> bool:
@@ -162,15 +164,20 @@ class Incident:
 
         Nothing is hidden behind what is over, or less bad by now: that is another incident.
         """
+        if self.lead.is_aftermath:
+            return False
         told = not is_worse(alert.level, self.lead.told_level)
         if self.lead.over_at:
             since = now - self.lead.over_at
             if alert.is_aftermath:
                 return told and since <= AFTERMATH_SEEN
             return told and not alert.level.is_error and since <= SETTLING
-        if not is_worse(alert.level, self.open_level) or (alert.is_aftermath and told):
+        if alert.is_aftermath and told:
             return True
-        return not told and now - self.lead.opened_at <= DEVELOPING
+        age = now - self.lead.opened_at
+        if is_worse(alert.level, self.open_level):
+            return not told and age <= DEVELOPING
+        return not alert.level.is_error or age <= SPREADING
 
 
 def incident_of(alert: Alert, incidents: Iterable[Incident], now: datetime) -> Incident | None:

@@ -344,7 +344,8 @@ def _join(connection: Connection, alert: Alert, found: Incident, now: datetime) 
     lead = found.lead
     members = [*(one for one in found.members if one.id != alert.id), alert]
     is_worse = alerts.is_worse(alert.level, lead.told_level)
-    face = alert if is_worse else lead
+    # What opened it may be a symptom alone.
+    face = alert if is_worse or (alert.is_root and not lead.is_root) else lead
     amended = _text_of(message_of(face, Kind.OPENED, now, members)) | {"alert_id": lead.id}
     if connection.execute(query("alerts", "amend_message"), amended).rowcount == 0:
         if is_worse:

@@ -361,6 +361,26 @@ def test_nothing_bad_is_hidden_behind_what_is_less_bad_by_now(connection: Connec
     assert causes(connection)[2:] == [f"resolved {FRESH}", f"opened {STREAM}"]
 
 
+def test_an_outage_hours_after_another_one_began_is_told(connection: Connection) -> None:
+    observe(connection, bad(name=STREAM))
+    observe(connection, bad(Level.MEDIUM, "watchlist_cadence"), tick=800)
+    observe(connection, bad(name=FRESH), tick=801)
+    assert causes(connection) == [f"opened {STREAM}", f"opened {FRESH}"]
+
+
+def test_what_lasts_all_day_hides_no_outage_and_no_other_volume(connection: Connection) -> None:
+    skipped = "pipeline_slo/no_minute_is_skipped"
+    observe(connection, bad(name=skipped))
+    observe(connection, bad(name=FRESH), tick=1)
+    observe(connection, bad(Level.LOW, "news_volume"), tick=2)
+    observe(connection, *well(FRESH), tick=3)
+    observe(connection, *well(FRESH), tick=4)
+    expected = [f"opened {skipped}", f"opened {FRESH}", f"resolved {FRESH}"]
+    assert causes(connection) == expected
+    observe(connection, bad(Level.LOW, "signal_volume"), tick=600)
+    assert causes(connection)[3:] == ["opened signal_volume"]
+
+
 def test_what_an_outage_leaves_behind_is_no_news_and_what_stays_is(
     connection: Connection,
 ) -> None:

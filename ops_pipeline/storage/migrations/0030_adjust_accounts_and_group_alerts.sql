@@ -120,7 +120,7 @@ where adjusted.ledger_qty <> 0;
 
 -- One outage is one incident, told by the alert that opened it. Those that joined it name it; its
 -- end is told once, when nothing of it is open that had to be acted on.
-alter table alerts add column incident_id bigint references alerts on delete set null;
+alter table alerts add column incident_id bigint references alerts on delete cascade;
 alter table alerts add column over_at timestamptz;
 update alerts set over_at = resolved_at
 where resolved_at is not null;
