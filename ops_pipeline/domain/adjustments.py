@@ -194,4 +194,7 @@ def said(adjustment: Adjustment) -> Iterator[str]:
             f" its cost stays, its stop becomes {stop}"
         )
     else:
-        yield "as traded by hand: what stands against our lot closes it, the rest is never traded"
+        yield (
+            "as traded by hand: what stands against a lot of ours closes it, the rest counts and is"
+            " never traded"
+        )
