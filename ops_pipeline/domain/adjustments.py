@@ -128,7 +128,8 @@ def split_of(plain: Adjustment, lot: Position | None) -> Adjustment:
     if lot is None or found.by_orders * found.by_broker <= 0:
         return plain
     ratio = found.by_broker / found.by_orders
-    quantity = int(lot.quantity * ratio)
+    # Multiplied first: a third has no end.
+    quantity = int(lot.quantity * found.by_broker / found.by_orders)
     price = lot.notional / abs(quantity) if quantity else lot.average_price
     return replace(
         plain,
@@ -153,13 +154,12 @@ def _renamed(
     for other in others:
         old = lots.get(other.ticker)
         if old and other.quantity * old.quantity < 0 < plain.quantity * old.quantity:
-            ratio = -plain.quantity / other.quantity
-            return _moved(plain, old, ratio)
+            return _moved(plain, old, -other.quantity)
     return plain
 
 
-def _moved(plain: Adjustment, old: Position, ratio: Decimal) -> Adjustment:
-    quantity, scale = int(old.quantity * ratio), float(ratio)
+def _moved(plain: Adjustment, old: Position, gone: Decimal) -> Adjustment:
+    quantity, scale = int(old.quantity * plain.quantity / gone), float(plain.quantity / gone)
     if not quantity:
         return plain
     lot = replace(
