@@ -30,7 +30,7 @@ VERBS = {
     "slo": "slo.slo",
     "cost": "cost.cost",
     "doctor": "doctor.doctor",
-    "trade-stream": "stream.trade_stream",
+    "trade-stream": "stream.app",
     "halt": "trading.halt",
     "reduce": "trading.reduce",
     "resume": "trading.resume",

@@ -73,6 +73,8 @@ def show(
     over = f", over at {both_zones(alert.resolved_at)}" if alert.resolved_at else ""
     say(f"{alert.level.value} {alert.cause}, since {both_zones(alert.opened_at)}{over}")
     say(f"found: {alert.finding}; normal: {alert.expected or '-'}; seen {alert.seen_count} times")
+    if alert.incident_id:
+        say(f"part of the incident of alert {alert.incident_id}, which is told of it")
     if alert.suppressed_by:
         say(f"nobody is told: {alert.suppressed_by}")
     say(f"next: {alert.next_command}")
@@ -191,6 +193,8 @@ def _print_alert(alert: Alert) -> None:
     over = f", over at {both_zones(alert.resolved_at)}" if alert.resolved_at else ""
     say(f"{alert.id:>4}  {alert.level.value:8}  {alert.cause}: {alert.finding}")
     say(f"{'':16}since {both_zones(alert.opened_at)}{over}, seen {alert.seen_count} times")
+    if alert.incident_id:
+        say(f"{'':16}part of the incident of alert {alert.incident_id}")
     if alert.suppressed_by:
         say(f"{'':16}nobody is told: {alert.suppressed_by}")
     if not alert.resolved_at:

@@ -1,7 +1,7 @@
 """The verb cost: what a day would cost on AWS, line by line."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated
 
 import typer
@@ -24,6 +24,7 @@ from ops_pipeline.domain.ranges import RUNBOOK_MINUTES
 from ops_pipeline.domain.session import MINUTE, ROUND_THE_CLOCK
 from ops_pipeline.operations.cost import measured
 from ops_pipeline.settings import Settings
+from ops_pipeline.storage.acceptance import installed_at
 from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.knowledge import clock
 
@@ -35,10 +36,13 @@ class DayCost:
     day: date
     lines: list[CostLine]
     usd: float
-    month_usd: float
+    # None before a whole session was measured: of less no month is known.
+    month_usd: float | None
     level: Level
     normal_usd: float
     critical_usd: float
+    minutes: int
+    measured_minutes: int
     priced_on: date = PRICED_ON
 
 
@@ -51,6 +55,7 @@ def cost(
     wanted = parse_day(day)[0] if day else None
     with connected(mode) as (settings, connection):
         now, calendar = clock(), settings.mode.calendar
+        since = installed_at(connection)
         chosen = wanted or calendar.day(now)
         try:
             with (
@@ -62,20 +67,28 @@ def cost(
             raise NotRunning("Dagster has run nothing here", "run: ops-pipeline up") from error
     if not lines:
         raise BadInput(f"{chosen} is a day to come")
-    found = _judged(settings, chosen, lines)
+    if chosen < calendar.day(since):
+        raise BadInput(f"{chosen} was not measured: this was installed on {calendar.day(since)}")
+    found = judged(settings, chosen, lines, since, now)
     show_result(found, _print, as_json=as_json, is_normal=found.level is Level.NORMAL)
 
 
-def _judged(settings: Settings, day: date, lines: list[CostLine]) -> DayCost:
+def judged(
+    settings: Settings, day: date, lines: list[CostLine], since: datetime, now: datetime
+) -> DayCost:
+    """Hold a day's cost against what is normal; estimate a month once a session was whole."""
     calendar = settings.mode.calendar
     session = calendar.on(day) or calendar.before(day)
     minutes = (session.closes_at - session.opens_at) // MINUTE
     trading_days = DAYS_IN_MONTH if calendar.name == ROUND_THE_CLOCK else TRADING_DAYS_IN_MONTH
     usd = sum(line.usd for line in lines)
     normal, critical = limits(minutes, RUNBOOK_MINUTES)
+    seen = min(now, session.closes_at) - max(since, session.opens_at)
+    measured_minutes = max(seen // MINUTE, 0) if session.day == day else minutes
     month = sum(line.month_usd(trading_days) for line in lines)
     level = level_of(usd, normal, critical)
-    return DayCost(day, lines, usd, month, level, normal, critical)
+    known = month if measured_minutes >= minutes else None
+    return DayCost(day, lines, usd, known, level, normal, critical, minutes, measured_minutes)
 
 
 def _print(found: DayCost) -> None:
@@ -85,9 +98,15 @@ def _print(found: DayCost) -> None:
         for line in sorted(found.lines, key=lambda line: -line.usd)
     ]
     out.print(table("", ["item", "quantity", "unit", "USD"], rows))
-    say(
-        f"{found.usd:.2f} USD a day, {found.month_usd:.2f} USD in a month of such days:"
-        f" {found.level.value} (normal up to {found.normal_usd:.2f}, critical beyond"
-        f" {found.critical_usd:.2f})"
-    )
+    limits_said = f"(normal up to {found.normal_usd:.2f}, critical beyond {found.critical_usd:.2f})"
+    if found.month_usd is None:
+        say(
+            f"{found.usd:.2f} USD, of {found.measured_minutes} of {found.minutes} minutes of the"
+            f" session {limits_said}; a month is not estimated before a whole session was measured"
+        )
+    else:
+        say(
+            f"{found.usd:.2f} USD a day, {found.month_usd:.2f} USD in a month of such days:"
+            f" {found.level.value} {limits_said}"
+        )
     say(f"prices of {found.priced_on}, us-west-2, on demand; others: OPS_PRICES")

@@ -1,14 +1,14 @@
 """Verbs that begin and end: init, up, down, demo."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ops_pipeline.cli import replay as replay_verb
 from ops_pipeline.cli.console import JsonOption, ModeOption, print_json, say, working
@@ -33,6 +33,7 @@ from ops_pipeline.local.ports import port_is_free
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import Process, ProcessTable, wait_until
 from ops_pipeline.local.ticks import code_location, newest_ticks
+from ops_pipeline.operations.operator import operator
 from ops_pipeline.operations.universe import difference, sandbox_note
 from ops_pipeline.settings import (
     CODE,
@@ -48,6 +49,7 @@ from ops_pipeline.settings import (
 )
 from ops_pipeline.storage.engine import opened
 from ops_pipeline.storage.knowledge import clock
+from ops_pipeline.storage.machine import begin_downtime, end_downtime
 from ops_pipeline.storage.roles import guarantee
 
 START_SECONDS = 120
@@ -167,6 +169,8 @@ def down() -> None:
 
 
 def _stop_all(settings: Settings) -> list[str]:
+    for mode in Mode:
+        _keep_downtime(replace(settings, mode=mode))
     stopped = [
         f"{name} ({mode.value})"
         for mode in Mode
@@ -206,9 +210,12 @@ def _start(settings: Settings, table: ProcessTable, asked: Asked) -> Settings:
         settings = load(settings.mode.value)
         apply(settings)
         _load_code(settings)
+        _keep_downtime(settings)
         # What a keeper that was killed left behind belongs to nobody.
         stop_kept(settings)
         began = clock()
+        with opened(settings) as engine, engine.begin() as connection:
+            end_downtime(connection, clock())
         start_keeper(settings, asked)
         try:
             _wait_until_up(settings, table, asked.port, began)
@@ -261,6 +268,21 @@ def _load_code(settings: Settings) -> None:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARS]
         raise NotRunning(f"the code cannot be loaded: {reason}") from error
+
+
+def _keep_downtime(settings: Settings) -> None:
+    """Keep that an operator stops a mode that runs: its minutes from here on are not missed.
+
+    What cannot be kept holds nobody up: then they count as missed.
+    """
+    if not (settings.mode.is_live and table_of(settings).find(KEEPER)):
+        return
+    with (
+        suppress(DBAPIError, OperatorError),
+        opened(load(settings.mode.value)) as engine,
+        engine.begin() as connection,
+    ):
+        begin_downtime(connection, clock(), operator(settings))
 
 
 def _market_words(

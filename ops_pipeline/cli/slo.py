@@ -11,8 +11,16 @@ from ops_pipeline.cli.server import connected
 from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import both_zones
-from ops_pipeline.domain.slo import IN_A_REPLAY, MEGABYTE, Measurement, verdicts
+from ops_pipeline.domain.slo import (
+    IN_A_REPLAY,
+    MEGABYTE,
+    Measurement,
+    measurement_is_due,
+    verdicts,
+)
 from ops_pipeline.settings import slo_rules_of
+from ops_pipeline.storage.acceptance import expected_from
+from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.slo import read
 
 
@@ -35,7 +43,9 @@ def slo(
         if not settings.mode.is_live:
             raise BadInput(IN_A_REPLAY, "name a live mode: --mode sandbox")
         measured = read(connection, first)
-        found = Judged(measured, verdicts(measured, slo_rules_of(settings)))
+        calendar, since = settings.mode.calendar, expected_from(connection)
+        is_due = first is not None or measurement_is_due(calendar, since, clock())
+        found = Judged(measured, verdicts(measured, slo_rules_of(settings), is_due=is_due))
     is_normal = all(verdict.is_normal for verdict in found.verdicts)
     show_result(found, _print, as_json=as_json, is_normal=is_normal)
 
@@ -53,6 +63,7 @@ def _print_measured(measured: Measurement) -> None:
     say(
         f"session {measured.session_date}, measured {both_zones(measured.measured_at)}:"
         f" {turns.minutes} minutes, {turns.skipped} skipped, {turns.late} late"
+        + (f"; {turns.operator_down}" if turns.operator_down else "")
     )
     columns = ["seconds", "count", "p50", "p95", "p99", "max"]
     rows = [list(phase.__dict__.values()) for phase in measured.phases]

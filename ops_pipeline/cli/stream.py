@@ -1,4 +1,4 @@
-"""The verb trade-stream: the one process that follows the account; and its report."""
+"""The verb trade-stream: the one process that follows the account; its report, and accept."""
 
 import asyncio
 import logging
@@ -14,18 +14,25 @@ from ops_pipeline.clients.alpaca_books import AlpacaBooks
 from ops_pipeline.clients.alpaca_stream import AlpacaStream
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.dispatcher.stream import Follower
-from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.domain.adjustments import said
+from ops_pipeline.domain.errors import BadConfiguration, BadInput
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.engine.logs import JsonLines
 from ops_pipeline.local.memory import share_one_arena
+from ops_pipeline.operations.operator import operator
 from ops_pipeline.operations.stream import StreamReport, report
+from ops_pipeline.operations.stream import accept as accept_difference
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.knowledge import clock
 
+app = typer.Typer(invoke_without_command=True)
 
+
+@app.callback()
 def trade_stream(
+    context: typer.Context,
     as_report: Annotated[
         bool, typer.Option("--report", help="Show both sides of the account, and follow nothing.")
     ] = False,
@@ -37,12 +44,9 @@ def trade_stream(
     With --report: who follows it, what frames told, what every ticker comes to; exit code 1 if
     nobody follows it or it does not add up.
     """
-    settings = settings_of(mode)
-    if not settings.mode.is_followed:
-        raise BadConfiguration(
-            f"mode {settings.mode.value} has no account to follow",
-            "use --mode alpaca-paper or --mode sandbox",
-        )
+    if context.invoked_subcommand:
+        return
+    settings = _followed(mode)
     if as_report or as_json:
         with connected(mode) as (_, connection):
             found = report(connection, ACCOUNT, clock())
@@ -61,6 +65,56 @@ def trade_stream(
     )
     with reachable(settings):
         asyncio.run(_follow(settings))
+
+
+@app.command()
+def accept(
+    ticker: Annotated[str, typer.Argument(help="The ticker, as the report writes it.")],
+    reason: Annotated[str, typer.Option(help="Why the difference is right; kept with it.")],
+    split: Annotated[
+        bool | None,
+        typer.Option(
+            "--split/--no-split",
+            help="Scale the lot, its stop and its target (default: if the broker's cost per share"
+            " changed like a split's).",
+        ),
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Apply the change (default: dry run).")
+    ] = False,
+    mode: ModeOption = None,
+) -> None:
+    """Accept what the account holds of TICKER, where its orders come to something else.
+
+    The adjustment is a row of its own: who, why, when, and the difference. Exit code 6 while an
+    order of the ticker is at work, or if there is nothing to accept.
+    """
+    if not reason.strip():
+        raise BadInput("--reason is empty", "say why the difference is right")
+    settings, symbol = _followed(mode), ticker.upper().replace("/", "")
+    who, now = operator(settings), clock()
+    with connected(settings.mode) as (_, connection):
+        made = accept_difference(
+            connection, ACCOUNT, symbol, now, who=who, reason=reason.strip(), is_split=split
+        )
+        for line in said(made):
+            say(line)
+        if not apply:
+            connection.rollback()
+    if apply:
+        say(f"accepted by {who}; account_adds_up counts it from the next look on")
+    else:
+        say("a dry run: nothing was changed; add --apply to do it")
+
+
+def _followed(mode: ModeOption) -> Settings:
+    settings = settings_of(mode)
+    if not settings.mode.is_followed:
+        raise BadConfiguration(
+            f"mode {settings.mode.value} has no account to follow",
+            "use --mode alpaca-paper or --mode sandbox",
+        )
+    return settings
 
 
 async def _follow(settings: Settings) -> None:
@@ -91,9 +145,12 @@ def _print(found: StreamReport) -> None:
         asked = both_zones(health.passed_at) if health.passed_at else "never"
         say(f"{health.holder}, code {health.code_version}, connected {since}, asked {asked}")
     frames = ", ".join(f"{name} {n}" for name, n in found.frames_last_hour.items())
-    say(f"frames of the last hour: {frames or 'none'}; 95 % within {found.lag_p95_seconds} s")
+    lag = f"{frames}; 95 % within {found.lag_p95_seconds} s" if frames else "none"
+    say(f"frames of the last hour: {lag}")
     say(f"fills of which a request told first: {found.gaps_last_hour}")
-    columns = ["ticker", "before", "ours", "others", "broker", "difference", "explanation"]
+    columns = [
+        *("ticker", "before", "ours", "others", "adjusted", "broker", "difference", "explanation")
+    ]
     rows = [list(one.__dict__.values()) for one in found.tickers]
     out.print(table("shares", columns, rows))
     if found.open_orders:

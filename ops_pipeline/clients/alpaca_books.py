@@ -1,9 +1,9 @@
 """What Alpaca's paper account holds and was asked for, by request; and its frames, read."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from ops_pipeline.clients.alpaca_fields import (
     STATES,
     Unreadable,
     number_of,
+    symbol_of,
     text_of,
     time_of,
 )
@@ -26,6 +27,8 @@ from ops_pipeline.clients.alpaca_http import (
     patient,
     refusal,
 )
+from ops_pipeline.domain.adjustments import Activity
+from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.orders import OrderState
 from ops_pipeline.domain.stream import FILLS, ZERO, BrokerEvent, BrokerOrder, Holding
 from ops_pipeline.settings import AlpacaAccess
@@ -36,6 +39,9 @@ ORDERS_A_PAGE, FILLS_A_PAGE = 500, 100
 # fills is asked for the next time; one that repeats its pages for ever gives no answer.
 MAX_PAGES = 200
 MAX_AMOUNT = Decimal(2**53)
+# A corporate action may be posted days after it changed the position.
+ACTIVITY_LOOKBACK = timedelta(days=7)
+CANCELED_ACTIVITY = "canceled"
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 STREAM, REPLACED = "trade_updates", "replaced"
 # Longer frames are of an order.
@@ -46,6 +52,8 @@ EVENTS = FILLS | frozenset(
         *("new", "accepted", "pending_new", "canceled", "expired", "rejected", "replaced"),
         *("done_for_day", "stopped", "suspended", "calculated", "held", "restated"),
         *("pending_cancel", "pending_replace", "order_cancel_rejected", "order_replace_rejected"),
+        # What an order has less by them is read with the whole account.
+        *("trade_bust", "trade_correct"),
     }
 )
 
@@ -75,6 +83,11 @@ class Books:
     begun_at: datetime | None = None
     account: str = ""
     fills_until: datetime | None = None
+    activities: tuple[Activity, ...] = ()
+
+
+class NotThere(BadInput):
+    """Alpaca has no such list."""
 
 
 class AlpacaBooks:
@@ -103,6 +116,7 @@ class AlpacaBooks:
                 for order in _readable(pages, read_order, faults)
             }
             fills, is_cut = self._fills(fills_after, faults)
+            activities = self._activities(begun_at - ACTIVITY_LOOKBACK, faults)
         except Unreadable as error:
             raise AlpacaSilent(f"the end of a page cannot be read ({error})") from None
         held = self._positions(faults)
@@ -116,6 +130,7 @@ class AlpacaBooks:
             begun_at,
             self._account(),
             fills[-1].at if is_cut else None,
+            tuple(activities),
         )
 
     def _account(self) -> str:
@@ -148,21 +163,41 @@ class AlpacaBooks:
 
     def _fills(self, after: datetime, faults: list[str]) -> tuple[list[BrokerEvent], bool]:
         """The first fills after an instant, and whether there are more of them."""
-        words: dict[str, Any] = {"direction": "asc", "page_size": FILLS_A_PAGE}
-        words["after"] = _told(after)
         found: list[BrokerEvent] = []
+        for count, page in enumerate(self._pages_of_activities("/account/activities/FILL", after)):
+            found += _readable(page, read_fill, faults)
+            if count + 1 == MAX_PAGES and len(page) == FILLS_A_PAGE:
+                return found, bool(found)
+        return found, False
+
+    def _activities(self, after: datetime, faults: list[str]) -> list[Activity]:
+        """What moved shares without a trade; a broker that keeps no such list names none."""
+        pages = self._pages_of_activities(
+            "/account/activities", after, category="non_trade_activity"
+        )
+        try:
+            found = [one for page in pages for one in _readable(page, read_activity, faults)]
+        except NotThere:
+            faults.append("account activities: the broker has no such list")
+            return []
+        return [one for one in found if one]
+
+    def _pages_of_activities(
+        self, path: str, after: datetime, **more: str
+    ) -> Iterator[Sequence[Any]]:
+        words: dict[str, Any] = {"direction": "asc", "page_size": FILLS_A_PAGE, **more}
+        words["after"] = _told(after)
         seen: set[str] = set()
         for _ in range(MAX_PAGES):
-            page = self._list("/account/activities/FILL", words)
-            found += _readable(page, read_fill, faults)
+            page = self._list(path, words)
+            yield page
             if len(page) < FILLS_A_PAGE:
-                return found, False
+                return
             last = text_of(_document(page[-1]), "id")
             if last in seen:
                 raise AlpacaSilent("its list of fills does not end")
             seen.add(last)
             words["page_token"] = last
-        return found, bool(found)
 
     def _list(self, path: str, words: Mapping[str, Any]) -> list[Any]:
         answer = self._get(path, words)
@@ -179,7 +214,10 @@ class AlpacaBooks:
             try:
                 return client.get(path, dict(words))
             except APIError as error:
-                raise refusal(error, access) from None
+                refused = refusal(error, access)
+                if error.status_code == 404:
+                    raise NotThere(str(refused), refused.hint) from None
+                raise refused from None
 
 
 def read_frame(raw: str | bytes) -> Update | None:
@@ -245,7 +283,7 @@ def read_order(order: Any) -> BrokerOrder:
     return BrokerOrder(
         broker_order_id=text_of(fields, "id"),
         client_order_id=text_of(fields, "client_order_id"),
-        ticker=text_of(fields, "symbol"),
+        ticker=symbol_of(fields),
         side=side,
         quantity=quantity,
         state=state,
@@ -271,13 +309,44 @@ def read_fill(activity: Any) -> BrokerEvent:
         key=key,
         name=text_of(fields, "type"),
         broker_order_id=text_of(fields, "order_id"),
-        ticker=text_of(fields, "symbol"),
+        ticker=symbol_of(fields),
         side="sell" if side.startswith("sell") else side,
         filled_quantity=_amount(fields, "cum_qty"),
         at=time_of(fields, "transaction_time"),
         quantity=_amount(fields, "qty"),
         price=_amount(fields, "price"),
     )
+
+
+def read_activity(activity: Any) -> Activity | None:
+    """A non-trade activity; None where it moved no shares, or was taken back.
+
+    Raises:
+        Unreadable: it cannot be read; the text says what of it.
+    """
+    fields = _document(activity)
+    kind = text_of(fields, "activity_type")
+    # Of a dividend in cash, `qty` are the shares that it was paid for.
+    is_cash = kind.startswith("DIV") and _signed(fields, "net_amount")
+    quantity = _signed(fields, "qty")
+    if kind == "FILL" or is_cash or not quantity or fields.get("status") == CANCELED_ACTIVITY:
+        return None
+    return Activity(text_of(fields, "id"), kind, symbol_of(fields), quantity, _day(fields))
+
+
+def _signed(fields: dict[str, Any], name: str) -> Decimal:
+    """A number that may be missing, or negative."""
+    number = number_of(fields, name) if fields.get(name) not in (None, "") else ZERO
+    if abs(number) > MAX_AMOUNT:
+        raise Unreadable(name)
+    return number
+
+
+def _day(fields: dict[str, Any]) -> date:
+    try:
+        return date.fromisoformat(text_of(fields, "date")[:10])
+    except ValueError:
+        raise Unreadable("date") from None
 
 
 def _read_holding(position: Any) -> tuple[str, Holding]:
@@ -288,7 +357,7 @@ def _read_holding(position: Any) -> tuple[str, Holding]:
     # Some of Alpaca's answers tell a short position by its side alone.
     if fields.get("side") == "short" and quantity > 0:
         quantity = -quantity
-    return text_of(fields, "symbol"), Holding(quantity, _amount(fields, "avg_entry_price"))
+    return symbol_of(fields), Holding(quantity, _amount(fields, "avg_entry_price"))
 
 
 def _readable(documents: Any, read: Callable[[Any], Any], faults: list[str]) -> list[Any]:

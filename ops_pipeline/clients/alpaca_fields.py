@@ -51,6 +51,15 @@ def text_of(fields: dict[str, Any], name: str) -> str:
     return value
 
 
+def symbol_of(fields: dict[str, Any]) -> str:
+    """A symbol as Alpaca writes it of a position: an order for BTC/USD holds BTCUSD.
+
+    Only pairs of currencies carry a slash; some answers name the class of an asset, some do not.
+    """
+    symbol = text_of(fields, "symbol")
+    return symbol.replace("/", "") if fields.get("asset_class", "crypto") == "crypto" else symbol
+
+
 def number_of(fields: dict[str, Any], name: str) -> Decimal:
     """A finite number, which Alpaca writes as text, and sometimes as a number."""
     value = fields.get(name)

@@ -278,7 +278,9 @@ class Follower:
 
     def _ask(self, lease: Lease, looked: Looked) -> Looked:
         """Ask, and join the answers; how many orders no frame had told so well is remembered."""
-        orders_from, fills_from = asked_from(self.engine, self.account, clock())
+        orders_from, fills_from = asked_from(
+            self.engine, self.account, clock(), is_doubted=self._doubted
+        )
         books = self.reader.read(orders_from, fills_from)
         look = take_in(self.engine, lease, books, clock())
         if look.unreadable:

@@ -4,7 +4,7 @@ Frames are kept before anybody looks at them. Requests tell the same again, and 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,6 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from ops_pipeline.clients.alpaca_books import Books, Update, read_frame
 from ops_pipeline.clients.alpaca_fields import Unreadable
 from ops_pipeline.dispatcher.outage import is_outage
+from ops_pipeline.domain.adjustments import Activity, explained
+from ops_pipeline.domain.execution import Book
 from ops_pipeline.domain.gates import HALTED
 from ops_pipeline.domain.orders import (
     CLIENT_ID_PREFIX,
@@ -23,6 +25,7 @@ from ops_pipeline.domain.orders import (
     OrderTicket,
     learnt,
 )
+from ops_pipeline.domain.session import NEW_YORK
 from ops_pipeline.domain.stream import (
     ZERO,
     BrokerEvent,
@@ -32,8 +35,10 @@ from ops_pipeline.domain.stream import (
     differences,
     joined,
 )
+from ops_pipeline.domain.values import Position
 from ops_pipeline.storage import dispatch, orders
 from ops_pipeline.storage import stream as storage
+from ops_pipeline.storage.execution import live_fills
 from ops_pipeline.storage.stream import (
     APPLIED,
     REPEATED,
@@ -52,6 +57,7 @@ AT_ONCE = 500
 OVERLAP, FIRST_LOOK = timedelta(minutes=1), timedelta(days=7)
 # The database's clock may be behind ours by so much.
 CLOCKS = timedelta(seconds=1)
+FOLLOWED_BY = "trade-stream"
 
 
 @dataclass(frozen=True)
@@ -213,11 +219,13 @@ def _whole(quantity: Decimal) -> int:
     return int(quantity) if quantity % 1 == 0 else -1
 
 
-def asked_from(engine: Engine, account: str, now: datetime) -> tuple[datetime, datetime]:
+def asked_from(
+    engine: Engine, account: str, now: datetime, *, is_doubted: bool = False
+) -> tuple[datetime, datetime]:
     """From when on orders and fills have to be asked for, so that nothing can be missed.
 
     A frame may have told of what is new before anybody asked for what came before it: what counts
-    is the last look.
+    is the last look. Once it did not add up, a trade of the last days may have been busted.
     """
     with engine.connect() as connection:
         since = storage.since(connection, account)
@@ -227,14 +235,16 @@ def asked_from(engine: Engine, account: str, now: datetime) -> tuple[datetime, d
         return now - FIRST_LOOK, now - FIRST_LOOK
     known = [passed_at, *filter(None, (since.oldest_open, since.newest_order))]
     fills_from = min(passed_at, since.newest_fill or passed_at)
-    return min(known) - OVERLAP, fills_from - OVERLAP
+    orders_from = min(known) - OVERLAP
+    return min(orders_from, now - FIRST_LOOK) if is_doubted else orders_from, fills_from - OVERLAP
 
 
 def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
     """Join what the broker was asked for to what is known, and compare positions with it.
 
     What the account held before the first look is kept as that, and so is what another account
-    holds, as which it comes back once it was reset; nothing else is ever put right to fit.
+    holds, as which it comes back once it was reset; nothing else is ever put right to fit, but by
+    what the broker itself names: a corporate action, or a trade that was busted.
 
     Raises:
         LeaseLost: another process follows the account.
@@ -260,12 +270,68 @@ def take_in(engine: Engine, lease: Lease, books: Books, now: datetime) -> Look:
         before = _before(by_orders, by_broker) if is_first else None
         moving |= {order.ticker for order in changed}
         found = [] if is_first else differences(by_orders, by_broker, moving)
+        found = _adjusted(connection, account, books, found, now)
         nothing = Holding(ZERO, ZERO)
         held = {t: books.holdings.get(t, nothing) for t in {*books.holdings, *(before or ())}}
         storage.put_positions(connection, account, held, now, before)
         storage.keep_pass(connection, lease, _whole_until(books, now), found, books.account)
     healed, is_settled = 0 if is_first else len(changed), books.fills_until is None
     return Look(healed, tuple(found), books.unreadable, is_settled)
+
+
+def _adjusted(
+    connection: Connection,
+    account: str,
+    books: Books,
+    found: Sequence[Difference],
+    now: datetime,
+) -> list[Difference]:
+    """What still does not add up once the broker's own activities are counted."""
+    if all(one.is_explained for one in found):
+        return list(found)
+    counted = storage.counted_activities(connection, account)
+    # What came before the first look is in what the account held then.
+    first = storage.first_looked_at(connection, account)
+    known = [
+        one
+        for one in books.activities
+        if one.id not in counted and not (first and one.day < first.date())
+    ]
+    made = explained(
+        found,
+        [*known, *_busts(connection, account, books, now)],
+        lots_of(connection, now),
+        FOLLOWED_BY,
+    )
+    storage.insert_adjustments(connection, account, made, now)
+    for one in made:
+        data = {"ticker": one.ticker, "qty": f"{one.quantity:f}", "because": one.reason}
+        log.warning("account_adjusted", extra={"data": data})
+    settled = {one.ticker for one in made}
+    return [one for one in found if one.ticker not in settled]
+
+
+def _busts(connection: Connection, account: str, books: Books, now: datetime) -> Iterator[Activity]:
+    """Orders of which less is filled than was told before, in answers no older than that."""
+    known = storage.orders_of(connection, account, [one.broker_order_id for one in books.orders])
+    busted = storage.busted(connection, account)
+    for told in books.orders:
+        before = known[told.broker_order_id]
+        change = told.signed - before.signed - busted.get(told.broker_order_id, ZERO)
+        if change and told.told_at >= before.told_at:
+            yield Activity(
+                f"bust-{told.broker_order_id}",
+                "bust",
+                told.ticker,
+                change,
+                now.date(),
+                told.broker_order_id,
+            )
+
+
+def lots_of(connection: Connection, now: datetime) -> dict[str, Position]:
+    """What the ledger holds, by ticker."""
+    return Book(live_fills(connection, now.astimezone(NEW_YORK).date())).positions
 
 
 def _gone(connection: Connection, account: str, books: Books) -> list[BrokerOrder]:

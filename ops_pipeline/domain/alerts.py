@@ -1,16 +1,20 @@
 """What becomes of verdicts: when an alert opens, what is said of it, and when it is over.
 
 An alert opens at the first bad verdict and is over after some good ones in a row. It is told once,
-again only where it grows worse, and once more when it is over.
+again only where it grows worse, and once more when it is over. Alerts that say that something did
+not run are one incident while one of them is open: an outage shows itself in many places.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain import checks, slo, stream
+from ops_pipeline.domain.acceptance import BACKLOG, RUNS, STUCK, Level, Verdict
 from ops_pipeline.domain.checks import CHECKS as CATALOGUE
+from ops_pipeline.domain.sentiment import SCORED
 from ops_pipeline.domain.session import NEW_YORK, both_zones
 from ops_pipeline.domain.stages import DISPATCH, stage_of_service
 
@@ -26,6 +30,29 @@ CONSOLE = "console"
 ACCEPTANCE, DATABASE, PROCESSES = "acceptance", "database", "processes"
 STREAM, MACHINE, CHECKS, JOBS = "stream", "machine", "checks", "jobs"
 CHANNELS, DEAD_MAN, WATCH, SUMMARY = "channels", "dead_man", "watch", "summary"
+# The worst symptom of an outage: by itself it names no cause.
+_SYMPTOM = checks.SERVICES_RUN
+# What an outage leaves behind: it is seen late, and lasts longer than the outage.
+_AFTERMATH = frozenset(
+    {
+        *(slo.PROMPT, slo.SKIPPED, slo.LATE, checks.ABANDONED, checks.DURATIONS),
+        *(checks.BAR_VOLUME, checks.NEWS_VOLUME, checks.SCORE_VOLUME, checks.SIGNAL_VOLUME),
+        *(checks.DECISIONS, SCORED),
+    }
+)
+# Only what did not run or came late: what was traded or counted wrongly is never part of an outage.
+_OUTAGE = _AFTERMATH | {
+    *("database_answers", "process_runs", "look_works", stream.IS_LIVE, _SYMPTOM),
+    *(RUNS, checks.FRESH, checks.COMPLETENESS, checks.CADENCE),
+    *(BACKLOG, STUCK, checks.GROWTH),
+}
+# An incident may grow worse for so long before what is worse is another one.
+DEVELOPING = timedelta(minutes=15)
+# What somebody has to act on today is part of it for so long: hours later it has another cause.
+SPREADING = timedelta(minutes=30)
+# So long after an incident its late symptoms still belong to it; what it left behind, until the
+# session's minutes were measured once more.
+SETTLING, AFTERMATH_SEEN = timedelta(minutes=10), timedelta(minutes=75)
 _SERVICES = {each.name: each.services[0].service for each in CATALOGUE if each.services}
 _OF_CHECK = {each.name: each.next_step for each in CATALOGUE}
 # Where a cause is no check of the catalogue.
@@ -74,7 +101,25 @@ class Alert:
     calm_count: int = 0
     calm_needed: int = CALM
     resolved_at: datetime | None = None
+    # The alert that opened the incident which this one joined; and when that was told to be over.
+    incident_id: int | None = None
+    over_at: datetime | None = None
     id: int = 0
+
+    @property
+    def is_outage(self) -> bool:
+        """Return True if this says that something did not run, or came late."""
+        return self.source == JOBS or _check_of(self.cause) in _OUTAGE
+
+    @property
+    def is_aftermath(self) -> bool:
+        """Return True if this is what an outage leaves behind."""
+        return _check_of(self.cause) in _AFTERMATH
+
+    @property
+    def is_root(self) -> bool:
+        """Return True if somebody has to hear of this by its own name, whatever else is told."""
+        return self.level is Level.CRITICAL and _check_of(self.cause) != _SYMPTOM
 
     @property
     def service(self) -> str:
@@ -86,6 +131,79 @@ class Alert:
         """The one command to run next."""
         of_check = _OF_CHECK.get(self.cause.split(":")[0])
         return f"ops-pipeline {of_check or NEXT_STEPS.get(self.source, 'doctor')}"
+
+
+@dataclass(frozen=True)
+class Incident:
+    """An outage: the alert that opened it, by which it is told; and all that are part of it."""
+
+    lead: Alert
+    everything: Sequence[Alert] = ()
+
+    @property
+    def members(self) -> list[Alert]:
+        """What is open of it now."""
+        return [one for one in self.everything if not one.resolved_at]
+
+    @property
+    def open_level(self) -> Level:
+        """How bad the worst is that is open now, but for what it left behind."""
+        return worst(one.level for one in self.members if not one.is_aftermath)
+
+    @property
+    def is_over(self) -> bool:
+        """Return True if nothing is open that had to be acted on, but for what it left behind."""
+        least = Level.HIGH if self.lead.told_level.is_error else self.lead.told_level
+        return not any(
+            one.id == self.lead.id or not (one.is_aftermath or is_worse(least, one.level))
+            for one in self.members
+        )
+
+    def takes(self, alert: Alert, now: datetime) -> bool:
+        """Return True if an alert belongs to it, and is told by it or makes it worse.
+
+        Nothing is hidden behind what is over, or less bad by now: that is another incident.
+        """
+        if self.lead.is_aftermath:
+            return False
+        told = not is_worse(alert.level, self.lead.told_level)
+        if self.lead.over_at:
+            since = now - self.lead.over_at
+            if alert.is_aftermath:
+                return told and since <= AFTERMATH_SEEN
+            return told and not alert.level.is_error and since <= SETTLING
+        if alert.is_aftermath and told:
+            return True
+        age = now - self.lead.opened_at
+        if is_worse(alert.level, self.open_level):
+            return not told and age <= DEVELOPING
+        return not alert.level.is_error or age <= SPREADING
+
+
+def incident_of(alert: Alert, incidents: Iterable[Incident], now: datetime) -> Incident | None:
+    """Return the incident that an alert joins, the worst first; None where it opens its own."""
+    if not alert.is_outage:
+        return None
+    taking = [one for one in incidents if one.lead.is_outage and one.takes(alert, now)]
+    levels = tuple(Level)
+    return max(
+        taking,
+        key=lambda one: (
+            not one.lead.over_at,
+            levels.index(one.open_level),
+            one.lead.opened_at,
+        ),
+        default=None,
+    )
+
+
+def worst(found: Iterable[Level]) -> Level:
+    """Return the worst of some levels; NORMAL where there is none."""
+    return max(found, key=tuple(Level).index, default=Level.NORMAL)
+
+
+def _check_of(cause: str) -> str:
+    return cause.partition(":")[0].rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -209,8 +327,11 @@ def silenced_by(cause: str, silences: list[Silence]) -> str:
     return ""
 
 
-def message_of(alert: Alert, kind: Kind, now: datetime) -> Message:
-    """What is said: level, cause, what was found, since when, how often, and what to do next."""
+def message_of(alert: Alert, kind: Kind, now: datetime, others: Iterable[Alert] = ()) -> Message:
+    """What is said: level, cause, what was found, since when, how often, and what to do next.
+
+    `others` are the alerts of the same incident.
+    """
     word = kind.value if kind is Kind.RESOLVED else alert.level.value
     normal = f" (normal: {alert.expected})" if alert.expected else ""
     lines = [
@@ -220,6 +341,10 @@ def message_of(alert: Alert, kind: Kind, now: datetime) -> Message:
         f"since: {both_zones(alert.opened_at)}",
         f"seen: {_times(alert.seen_count)}, the last at {both_zones(alert.last_seen_at)}",
     ]
+    more = [one for one in others if one.id != alert.id]
+    for one in more:
+        open_still = ", open still" if kind is Kind.RESOLVED and not one.resolved_at else ""
+        lines.append(f"with it: {one.level.value} {one.cause}: {one.finding}{open_still}")
     if kind is Kind.RESOLVED:
         lasted = timedelta(seconds=round((now - alert.opened_at).total_seconds()))
         lines.append(f"resolved: {both_zones(now)}, after {lasted}")
@@ -228,7 +353,7 @@ def message_of(alert: Alert, kind: Kind, now: datetime) -> Message:
     return Message(
         kind,
         alert.level,
-        f"[{word.upper()}] {alert.cause}: {alert.finding}",
+        f"[{word.upper()}] {alert.cause}: {alert.finding}" + (f" (+{len(more)})" if more else ""),
         "\n".join([*lines, *([f"alert {alert.id}"] if alert.id else [])]),
         alert.link,
     )

@@ -102,7 +102,14 @@ class Check:
     def verdict(self, present: Present, *rows: Rows) -> Verdict:
         """What the rows of its queries mean at a present."""
         found = self.judge(present, *rows)
-        return Verdict(self.name, found.level, found.finding, found.observed, found.expected)
+        return Verdict(
+            self.name,
+            found.level,
+            found.finding,
+            found.observed,
+            found.expected,
+            is_silent=not found.is_measured,
+        )
 
     def silent(self, reason: str) -> Verdict:
         """The verdict of a check that says nothing."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
-from ops_pipeline.domain.gates import CLOSE, OPEN
+from ops_pipeline.domain.gates import ADJUST, CLOSE, OPEN
 from ops_pipeline.domain.session import MINUTE, Session
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.domain.values import Bar, Fill, Position
@@ -176,7 +176,11 @@ class Book:
     def add(self, fill: Fill) -> None:
         """One more fill, or an order that may become one."""
         self._exposure_usd = None
-        self.traded_at[fill.ticker] = fill.at
+        if fill.split_ratio:
+            self._split(fill, fill.split_ratio)
+            return
+        if fill.intent != ADJUST:
+            self.traded_at[fill.ticker] = fill.at
         if fill.intent == OPEN:
             self.opened[fill.ticker, fill.session_date] += 1
         if fill.working:
@@ -188,6 +192,19 @@ class Book:
         self.realised_usd[day] = self.realised_usd.get(day, 0.0) + profit
         if position:
             self.positions[fill.ticker] = position
+
+    def _split(self, fill: Fill, ratio: float) -> None:
+        """Scale a lot: its cost stays, its price, stop and target are per new share."""
+        before = self.positions.pop(fill.ticker, None)
+        quantity = before.quantity + fill.quantity if before else 0
+        if before and quantity * before.quantity > 0:
+            self.positions[fill.ticker] = replace(
+                before,
+                quantity=quantity,
+                average_price=before.notional / abs(quantity),
+                stop_price=before.stop_price and round_to_tick(before.stop_price / ratio),
+                target_price=before.target_price and round_to_tick(before.target_price / ratio),
+            )
 
     @property
     def exposure_usd(self) -> float:

@@ -11,6 +11,8 @@ from ops_pipeline.domain.thresholds import DispatcherConfig
 
 ACTIVE, REDUCING, HALTED = "ACTIVE", "REDUCING", "HALTED"
 OPEN, CLOSE = "open", "close"
+# A change of the ledger that no order made.
+ADJUST = "adjust"
 NOT_ASKED = "Not asked of closing orders"
 
 

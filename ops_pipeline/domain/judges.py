@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import isinf
 from typing import Any
 
 from ops_pipeline.domain import cost, ranges
@@ -11,7 +12,7 @@ from ops_pipeline.domain.bars import FRESH_SECONDS
 from ops_pipeline.domain.features import MAX_BAR_AGE_MINUTES
 from ops_pipeline.domain.ranges import Present
 from ops_pipeline.domain.sentiment import linked_verdict, scored_verdict
-from ops_pipeline.domain.session import MINUTE
+from ops_pipeline.domain.session import MINUTE, both_zones
 
 CLOSED = "the market is closed"
 Rows = Sequence[Row]
@@ -25,6 +26,12 @@ class Found:
     finding: str
     observed: dict[str, Any] = field(default_factory=dict)
     expected: str = ""
+    is_measured: bool = True
+
+
+def unmeasured(why: str, observed: dict[str, Any], expected: str) -> Found:
+    """Say that there is nothing to judge by, and why."""
+    return Found(Level.NORMAL, f"not measured yet: {why}", observed, expected, is_measured=False)
 
 
 def backlog_state(present: Present, rows: Rows) -> Found:
@@ -68,6 +75,8 @@ def recent_dispatcher_runs(present: Present, rows: Rows) -> Found:
     is_old = present.now - since > timedelta(minutes=ranges.RUN_AGE_MINUTES)
     if present.is_open and is_old:
         return Found(Level.HIGH, "no recent run", observed, expected)
+    if not rows:
+        return unmeasured("the dispatcher has not run", observed, expected)
     return Found(Level.NORMAL, found, observed, expected)
 
 
@@ -131,8 +140,14 @@ def services_are_running(present: Present, rows: Rows) -> Found:
     }
     late = {service: lag for service, lag in seconds.items() if lag > limit}
     if not late:
+        # What it waited for so far was not due: it has not shown that it runs.
+        unseen = sum(lag == round(awaited, 1) for lag in seconds.values())
         off = len(rows) - len(seconds)
-        found = f"{len(seconds)} run" + (f", {off} off" if off else "")
+        found = f"{len(seconds) - unseen} run"
+        found += f", {unseen} have finished no minute yet" if unseen else ""
+        found += f", {off} off" if off else ""
+        if unseen and unseen == len(seconds):
+            return unmeasured("no service has finished a minute", seconds, expected)
         return Found(Level.NORMAL, found, seconds, expected)
     is_all = len(late) == len(seconds) > 1
     named = ", ".join(f"{service} for {lag:.0f} s" for service, lag in late.items())
@@ -145,7 +160,7 @@ def cost_per_day(present: Present, rows: Rows) -> Found:
     normal, critical = cost.limits(present.minutes, ranges.RUNBOOK_MINUTES)
     expected = f"<= {normal:.2f} USD, at worst {critical:.2f} USD"
     if not rows:
-        return Found(Level.NORMAL, "no day was measured yet", {}, expected)
+        return unmeasured("no day is over", {}, expected)
     usd = float(rows[0]["usd"])
     level = cost.level_of(usd, normal, critical)
     found = f"{rows[0]['day']} would cost {usd:.2f} USD on AWS"
@@ -179,22 +194,36 @@ def bars_are_fresh(present: Present, rows: Rows) -> Found:
     if not present.is_open:
         return Found(Level.NORMAL, CLOSED, {"limit_seconds": limit}, expected)
     awaited = (present.now - present.expected_since).total_seconds()
-    age = min(float(rows[0]["seconds"]), awaited)
+    newest = float(rows[0]["seconds"])
+    age = min(newest, awaited)
     level = Level.HIGH if age > limit else Level.NORMAL
     observed = {"limit_seconds": limit, "age_seconds": age}
-    return Found(level, f"the newest bar ended {age:.0f} s ago", observed, expected)
+    found = f"the newest bar ended {age:.0f} s ago"
+    if isinf(newest):
+        found = f"no bar of this session, expected for {age:.0f} s"
+        if level is Level.NORMAL:
+            return unmeasured(found, observed, expected)
+    return Found(level, found, observed, expected)
 
 
 def bar_volume(present: Present, rows: Rows) -> Found:
     """Of each tracked ticker and finished minute of the session there is a bar, mostly."""
     minutes, bars = int(rows[0]["minutes"]), int(rows[0]["bars"])
     possible = minutes * present.tickers
-    share = bars / possible if possible else 1.0
     observed = {"minutes": minutes, "bars": bars, "possible": possible}
     expected = f">= {ranges.BARS_SHARE:.0%} of tickers x minutes"
-    is_low = minutes >= ranges.BARS_MINUTES and share < ranges.BARS_SHARE
+    if not possible:
+        return unmeasured(_no_minute(present), observed, expected)
+    if minutes < ranges.BARS_MINUTES:
+        known = f"{bars} of {possible} bars in {minutes} of {ranges.BARS_MINUTES} minutes"
+        return unmeasured(known, observed, expected)
+    is_low = bars / possible < ranges.BARS_SHARE
     found = f"{bars} of {possible} bars in {minutes} minutes"
     return Found(Level.MEDIUM if is_low else Level.NORMAL, found, observed, expected)
+
+
+def _no_minute(present: Present) -> str:
+    return f"no minute was finished since {both_zones(present.expected_since)}"
 
 
 def feature_completeness(present: Present, rows: Rows) -> Found:
@@ -203,6 +232,9 @@ def feature_completeness(present: Present, rows: Rows) -> Found:
     incomplete = list(rows[0]["incomplete"] or ())
     level = Level.MEDIUM if rows_there < expected else Level.NORMAL
     observed = {"expected": expected, "found": rows_there, "incomplete": incomplete}
+    if not expected:
+        why = f"no ticker had its 50 bars in the last {ranges.FEATURES_MINUTES} minutes"
+        return unmeasured(why, observed, "one row for each ticker and minute")
     found = f"{rows_there} of {expected} rows in {ranges.FEATURES_MINUTES} minutes"
     if incomplete:
         found += f"; incomplete: {_listed(incomplete)}"
@@ -239,6 +271,8 @@ def watchlist_cadence(present: Present, rows: Rows) -> Found:
     """Each fifth minute of the last hour was decided."""
     due, decided = int(rows[0]["due"]), int(rows[0]["decided"])
     level = Level.MEDIUM if decided < due else Level.NORMAL
+    if not due:
+        return unmeasured("no decision was due", {"due": 0, "decided": decided}, "12 an hour")
     found = f"{decided} of {due} decisions in an hour"
     return Found(level, found, {"due": due, "decided": decided}, "12 an hour")
 
@@ -274,6 +308,7 @@ def decision_volume(present: Present, rows: Rows) -> Found:
         f"{executed.finding}; {skipped.finding}",
         {**executed.observed, **skipped.observed, "failed": failed},
         f"executed {executed.expected}, skipped {skipped.expected}, FAILED 0-{limit}",
+        executed.is_measured,
     )
 
 
@@ -287,8 +322,10 @@ def _volume(present: Present, row: Row, what: str, low: float, high: float) -> F
     observed = {what: count, "minutes": minutes}
     expected = f"{low * share:.0f}-{high * share:.0f} in {minutes} minutes"
     found = f"{count} {what}"
-    if minutes < present.minutes * ranges.JUDGED_FROM:
-        return Found(Level.NORMAL, f"{found} so far", observed, expected)
+    least = present.minutes * ranges.JUDGED_FROM
+    if minutes < least:
+        known = f"{found} in {minutes} of the {least:.0f} minutes that it needs"
+        return unmeasured(known, observed, expected)
     is_normal = low * share <= count <= high * share
     return Found(Level.NORMAL if is_normal else Level.LOW, found, observed, expected)
 
@@ -299,13 +336,13 @@ def news_are_scored(present: Present, rows: Rows) -> Found:
     given_up = int(rows[0]["given_up"])
     waiting = stories - scored - given_up
     said = scored_verdict(stories, scored, waiting=waiting, given_up=given_up)
-    return Found(said.level, said.finding, said.observed, said.expected)
+    return Found(said.level, said.finding, said.observed, said.expected, not said.is_silent)
 
 
 def news_name_tickers(present: Present, rows: Rows) -> Found:
     """The stories of the last day speak of the universe."""
     said = linked_verdict(int(rows[0]["stories"]), int(rows[0]["linked"]))
-    return Found(said.level, said.finding, said.observed, said.expected)
+    return Found(said.level, said.finding, said.observed, said.expected, not said.is_silent)
 
 
 def backlog_growth(present: Present, rows: Rows) -> Found:
@@ -314,8 +351,10 @@ def backlog_growth(present: Present, rows: Rows) -> Found:
     now, hour, two = (depths[ago] for ago in range(3))
     expected = f"no growth over two hours to more than {ranges.GROWTH_MIN}"
     found = f"{now} wait, {hour} an hour ago, {two} two hours ago"
-    is_growing = present.is_open and now > ranges.GROWTH_MIN and now > hour > two
     observed = {"now": now, "an_hour_ago": hour, "two_hours_ago": two}
+    if present.is_open and present.now - present.expected_since < timedelta(hours=2):
+        return unmeasured(f"{now} wait; growth needs two hours", observed, expected)
+    is_growing = present.is_open and now > ranges.GROWTH_MIN and now > hour > two
     return Found(Level.HIGH if is_growing else Level.NORMAL, found, observed, expected)
 
 
@@ -345,8 +384,11 @@ def run_durations(present: Present, rows: Rows) -> Found:
     if slow:
         named = ", ".join(f"{name} {took:g} s" for name, took in slow.items())
         return Found(Level.LOW, f"slow: {named}", seconds, expected)
-    longest = max(seconds, key=lambda name: seconds[name], default=None)
-    found = f"the longest: {longest} {seconds[longest]:g} s" if longest else "too few minutes"
+    if not known:
+        why = f"no service has {ranges.DURATIONS_MIN} runs in the last hour"
+        return unmeasured(why, seconds, expected)
+    longest = max(seconds, key=lambda name: seconds[name])
+    found = f"the longest: {longest} {seconds[longest]:g} s"
     return Found(Level.NORMAL, found, seconds, expected)
 
 

@@ -64,7 +64,8 @@ class Present:
 
     `today` is midnight at the exchange; `session` is the one that is open, or else the newest one
     that was; `off` are the services that are switched off, or that came back a moment ago;
-    `installed_at` is when the database was made.
+    `installed_at` is when the database was made, and `resumed_at` when an operator brought it up
+    once more.
     """
 
     now: datetime
@@ -75,14 +76,13 @@ class Present:
     off: frozenset[str] = frozenset()
     is_live: bool = True
     installed_at: datetime | None = None
+    resumed_at: datetime | None = None
 
     @property
     def expected_since(self) -> datetime:
-        """From when on something is expected: the open, or when a young pipeline was installed."""
-        opens_at = self.session.opens_at
-        if self.installed_at and self.installed_at <= self.now:
-            return max(opens_at, self.installed_at)
-        return opens_at
+        """From when on something is expected: the open, or when it was installed or resumed."""
+        known = (self.session.opens_at, self.installed_at, self.resumed_at)
+        return max(at for at in known if at and (at <= self.now or at is known[0]))
 
     @property
     def is_open(self) -> bool:
@@ -117,6 +117,7 @@ def present_at(
     off: frozenset[str] = frozenset(),
     is_live: bool = True,
     installed_at: datetime | None = None,
+    resumed_at: datetime | None = None,
 ) -> Present:
     """Where an instant lies in the calendar."""
     day = calendar.day(now)
@@ -125,4 +126,4 @@ def present_at(
         session = calendar.before(day)
     before = calendar.before(session.day)
     today = calendar.day_starts_at(day)
-    return Present(now, today, session, before, tickers, off, is_live, installed_at)
+    return Present(now, today, session, before, tickers, off, is_live, installed_at, resumed_at)

@@ -38,6 +38,8 @@ def scored_verdict(stories: int, scored: int, waiting: int, given_up: int) -> Ve
         "given_up": given_up,
     }
     expected = f">= {LEAST_SCORED:.0%} of the stories of the last day, none given up"
+    if not stories:
+        return _no_stories(SCORED, observed, expected)
     found = f"{scored} of {stories} scored, {waiting} wait"
     if given_up:
         found += f", {given_up} given up"
@@ -47,14 +49,20 @@ def scored_verdict(stories: int, scored: int, waiting: int, given_up: int) -> Ve
 
 def linked_verdict(stories: int, linked: int) -> Verdict:
     """Whether the stories of the last day speak of the universe at all."""
-    is_normal = stories < FEW_STORIES or linked >= LEAST_LINKED * stories
-    return Verdict(
-        LINKED,
-        Level.NORMAL if is_normal else Level.MEDIUM,
-        f"{linked} of {stories} name a ticker",
-        {"stories": stories, "linked": linked},
-        f">= {LEAST_LINKED:.0%} of the stories of the last day, from {FEW_STORIES} stories on",
+    observed = {"stories": stories, "linked": linked}
+    expected = (
+        f">= {LEAST_LINKED:.0%} of the stories of the last day, from {FEW_STORIES} stories on"
     )
+    if not stories:
+        return _no_stories(LINKED, observed, expected)
+    is_normal = stories < FEW_STORIES or linked >= LEAST_LINKED * stories
+    level = Level.NORMAL if is_normal else Level.MEDIUM
+    return Verdict(LINKED, level, f"{linked} of {stories} name a ticker", observed, expected)
+
+
+def _no_stories(name: str, observed: dict[str, int], expected: str) -> Verdict:
+    found = "not measured yet: no story of the last day"
+    return Verdict(name, Level.NORMAL, found, dict(observed), expected, is_silent=True)
 
 
 def model_verdict(model: Model, *, is_production: bool) -> Verdict:

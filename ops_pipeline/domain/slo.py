@@ -27,6 +27,10 @@ NAMES = (PROMPT, SKIPPED, LATE, GROWTH)
 IN_A_REPLAY = "a replay is not measured: its clock is the past"
 # Percentiles of fewer minutes say little.
 FIRST_LOOK = timedelta(hours=1)
+# Nor do percentiles of so few: a pipeline may have been installed in the middle of a session.
+LEAST_MINUTES = 30
+# Measured each hour, from an hour after the open on: by then it is due.
+MEASURED_WITHIN = timedelta(hours=2)
 # Files grow in steps; over less time than this a day's growth cannot be told.
 GROWTH_MINUTES = 30
 MEGABYTE = 1_000_000
@@ -46,13 +50,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Turns:
-    """How a session's minutes were taken: so many were due, skipped, late."""
+    """Count how a session's minutes were taken: due, skipped, late."""
 
     minutes: int
     skipped: int = 0
     late: int = 0
     first_skipped: datetime | None = None
     first_late: datetime | None = None
+    # From when to when an operator had all of it down: those minutes were not due.
+    operator_down: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,11 +126,27 @@ def growth_of(calendar: Calendar, session: Session, since: Sizes | None, sizes: 
     )
 
 
-def verdicts(measured: Measurement | None, rules: SloRules) -> list[Verdict]:
-    """The four verdicts on a session; one that was never measured passes none of them.
+def measurement_is_due(calendar: Calendar, expected_from: datetime, now: datetime) -> bool:
+    """Return True if a session was open for so long since then that it must have been measured."""
+    day = calendar.day(now)
+    sessions = (calendar.on(day), calendar.before(day))
+    return any(
+        one is not None
+        and min(now, one.closes_at) - max(one.opens_at, expected_from) > MEASURED_WITHIN
+        for one in sessions
+    )
+
+
+def verdicts(
+    measured: Measurement | None, rules: SloRules, *, is_due: bool = True
+) -> list[Verdict]:
+    """Return the four verdicts on a session; one that was due and never measured passes none.
 
     A session of which no minute was due has nothing to be judged by: all four say so, and pass.
     """
+    if measured is None and not is_due:
+        found = "not measured yet: a session is measured from an hour after its open on"
+        return [_verdict(name, Level.NORMAL, found, "-") for name in NAMES]
     if measured is None:
         return [_verdict(name, Level.HIGH, "no session was measured", "-") for name in NAMES]
     if measured.turns.minutes == 0:
@@ -142,7 +164,10 @@ def _prompt(measured: Measurement, rules: SloRules) -> Verdict:
     phase = measured.phase(SETTLE_TO_SIGNALS)
     warn, error = rules.signals_warn_seconds, rules.signals_error_seconds
     expected = f"p95 from settling to signals <= {warn:g} s, at worst {error:g} s"
-    p95 = phase.p95_seconds
+    p95, minutes = phase.p95_seconds, measured.turns.minutes
+    if minutes < LEAST_MINUTES:
+        found = f"not measured yet: {minutes} of the {LEAST_MINUTES} minutes that it needs"
+        return _verdict(PROMPT, Level.NORMAL, found, expected, minutes=minutes)
     if p95 is None:
         found = f"no minute of {measured.session_date} was decided in its own turn"
         return _verdict(PROMPT, Level.HIGH, found, expected)
@@ -155,6 +180,7 @@ def _skipped(turns: Turns, rules: SloRules) -> Verdict:
     limit = rules.max_skipped_minutes
     level = Level.NORMAL if turns.skipped <= limit else Level.HIGH
     found = _count(turns.skipped, turns.minutes, turns.first_skipped)
+    found += f"; {turns.operator_down}" if turns.operator_down else ""
     return _verdict(SKIPPED, level, found, f"<= {limit}", skipped=turns.skipped)
 
 

@@ -196,7 +196,10 @@ def live_verdict(health: StreamHealth | None, now: datetime) -> Verdict:
 
 def sums_verdict(health: StreamHealth | None) -> Verdict:
     """Whether the account holds what its orders come to."""
-    found = health.differences if health else ()
+    if health is None or health.passed_at is None:
+        unknown = "not measured yet: the account was not asked what it holds"
+        return Verdict(ADDS_UP, Level.NORMAL, unknown, {}, "equal", is_silent=True)
+    found = health.differences
     unexplained = [one for one in found if not one.is_explained]
     told = "; ".join(
         f"{one.ticker}: {one.by_broker:f} held, {one.by_orders:f} by its orders"

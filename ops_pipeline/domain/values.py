@@ -205,6 +205,7 @@ class Fill:
     """One execution of the ledger; quantities are signed: bought is positive, sold is negative.
 
     `quantity` has been filled; `working` is what a broker may still fill, at about this price.
+    Of a split, `quantity` is what it added, and `split_ratio` what one share became.
     """
 
     ticker: str
@@ -217,6 +218,7 @@ class Fill:
     target_price: float | None = None
     max_hold_minutes: int | None = None
     working: int = 0
+    split_ratio: float | None = None
 
 
 @dataclass(frozen=True)

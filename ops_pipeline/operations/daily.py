@@ -1,13 +1,15 @@
 """The summary of a session, as it is sent once after its close."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from ops_pipeline.domain.acceptance import Level
 from ops_pipeline.domain.alerts import Kind, Message
-from ops_pipeline.domain.session import Calendar, Session
+from ops_pipeline.domain.session import Calendar, Session, both_zones
 from ops_pipeline.operations.summary import SessionSummary, summarize
+from ops_pipeline.storage.acceptance import installed_at
 from ops_pipeline.storage.alerts import has_summary, insert_message, opened_between
 
 # The last minute of a session is decided after its close; a day later nobody wants to know.
@@ -15,14 +17,22 @@ SETTLED_AFTER, STALE_AFTER = timedelta(minutes=10), timedelta(hours=12)
 
 
 def sum_up(connection: Connection, now: datetime, calendar: Calendar) -> Message | None:
-    """Say what the newest session came to, once; None where that was said, or nothing traded."""
-    session = closed_session(calendar, now)
-    if session is None or has_summary(connection, session.day):
+    """Say what the newest session came to, once.
+
+    None where that was said, nothing traded, or the pipeline was installed after its close.
+    """
+    session, since = closed_session(calendar, now), installed_at(connection)
+    if session is None or session.closes_at <= since <= now:
+        return None
+    if has_summary(connection, session.day):
         return None
     found = summarize(connection, session, calendar)
     if not any(found.rows.values()):
         return None
     message = _message(connection, found, session, calendar)
+    if session.opens_at < since <= now:
+        begun = f"part of the session: installed at {both_zones(since)}"
+        message = replace(message, body=f"{begun}\n{message.body}")
     insert_message(connection, message, now, session_date=session.day)
     return message
 

@@ -106,7 +106,8 @@ def _machine(settings: Settings, engine: Engine, now: datetime) -> list[Verdict]
 def _stream(engine: Engine, now: datetime) -> list[Verdict]:
     with engine.connect() as connection:
         health = read_health(connection, ACCOUNT)
-    return [live_verdict(health, now), sums_verdict(health)]
+    sums = sums_verdict(health)
+    return [live_verdict(health, now), *([] if sums.is_silent else [sums])]
 
 
 def _channels(settings: Settings, engine: Engine) -> list[Verdict]:

@@ -17,6 +17,7 @@ from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.operations.universe import unserved
 from ops_pipeline.settings import Mode, Settings
 from ops_pipeline.storage import dispatch, knowledge, orders
+from ops_pipeline.storage.acceptance import expected_from
 from ops_pipeline.storage.alerts import open_alerts
 from ops_pipeline.storage.config import newest_version, read_state
 from ops_pipeline.storage.dispatch import ACCOUNT, DispatcherRun, StateChange
@@ -94,6 +95,8 @@ class Status:
     # Empty before the dispatcher's first run; and why what is set cannot be used, if it cannot.
     settings_version: str
     settings_problem: str
+    # When it was installed or brought up last: before it nothing was due.
+    expected_from: datetime | None = None
     processes: list[ProcessStatus] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -173,6 +176,7 @@ def read_status(
         alerts=open_alerts(connection),
         settings_version=f"{version.version}, hash {version.config_hash}" if version else "",
         settings_problem=read_state(connection).invalid,
+        expected_from=expected_from(connection),
         processes=processes or [],
     )
     found.problems.extend(_problems(found))
@@ -248,7 +252,8 @@ def _problems(found: Status) -> Iterator[str]:
         if alert.level.is_error and not alert.suppressed_by:
             yield f"{alert.level.value}: {alert.cause}: {alert.finding}"
     session, now = found.session, found.now
-    if session and now and found.mode.is_live and now - session.opens_at > SILENT_AFTER:
+    due = session and max(session.opens_at, found.expected_from or session.opens_at)
+    if due and now and found.mode.is_live and now - due > SILENT_AFTER:
         limit = SILENT_AFTER.total_seconds()
         for one in found.services:
             name, lag = one.switch.stage.service, one.lag_seconds

@@ -114,7 +114,9 @@ class TradingDesk:
     async def activities(self, request: Request) -> Response:
         """Fills, newest first, a page at a time; the token is the id of the last one told."""
         params = request.query_params
-        kinds = request.path_params.get("kind") or params.get("activity_types", "FILL")
+        # Nothing but a trade moves what this account holds.
+        usual = "" if params.get("category") == "non_trade_activity" else "FILL"
+        kinds = request.path_params.get("kind") or params.get("activity_types", usual)
         after, until = time(params, "after"), time(params, "until")
         fills = [
             fill

@@ -55,7 +55,7 @@ def read_present(
     connection: Connection, now: datetime, calendar: Calendar, *, is_live: bool
 ) -> Present:
     """Where an instant lies, what is tracked and which services are off."""
-    (found,) = _ask(connection, "installed", {})
+    found = _ask(connection, "installed", {})[0]
     off = _ask(connection, "services_off", {"now": now})
     return present_at(
         calendar,
@@ -64,7 +64,21 @@ def read_present(
         off=frozenset(row["service"] for row in off),
         is_live=is_live,
         installed_at=found["installed_at"].astimezone(UTC),
+        resumed_at=found["resumed_at"],
     )
+
+
+def expected_from(connection: Connection) -> datetime:
+    """When the pipeline was installed, or when an operator brought it up once more."""
+    found = _ask(connection, "installed", {})[0]
+    installed: datetime = found["installed_at"].astimezone(UTC)
+    return max(installed, found["resumed_at"] or installed)
+
+
+def installed_at(connection: Connection) -> datetime:
+    """When the pipeline was installed."""
+    found: datetime = _ask(connection, "installed", {})[0]["installed_at"]
+    return found.astimezone(UTC)
 
 
 def parameters(present: Present) -> dict[str, Any]:
@@ -76,6 +90,7 @@ def parameters(present: Present) -> dict[str, Any]:
         "opens_at": present.session.opens_at,
         "closes_at": present.session.closes_at,
         "before": present.before.opens_at,
+        "is_live": present.is_live,
     }
 
 

@@ -14,6 +14,7 @@ from ops_pipeline.domain.alerts import (
     FLAPS_WITHIN,
     Alert,
     Channel,
+    Incident,
     Kind,
     Message,
     Quiet,
@@ -83,6 +84,7 @@ def observe(
         The alerts of which something is said now.
     """
     causes = [verdict.name for verdict in verdicts]
+    connection.execute(query("alerts", "lock_alerts"))
     held = {
         row["cause"]: _alert(row)
         for row in _rows(connection, query("alerts", "lock_open"), causes=causes)
@@ -141,12 +143,10 @@ def insert_message(
 ) -> int | None:
     """Say something; None where it was said already."""
     row = {
+        **_text_of(message),
         "kind": message.kind.value,
         "alert_id": alert_id,
         "session_date": session_date,
-        "level": message.level.value,
-        "title": message.title,
-        "body": message.body,
         "link": message.link,
         "made_at": now,
     }
@@ -279,17 +279,109 @@ def has_summary(connection: Connection, session_date: date) -> bool:
 def _told(connection: Connection, seen: Sequence[Alert], now: datetime) -> list[Alert]:
     """Say what is due of these, and keep them."""
     reasons = _suppressions(connection, seen, now) if seen else {}
+    known = {one.id: replace(one, suppressed_by=reasons[one.cause]) for one in seen}
     told: list[Alert] = []
-    for alert in seen:
-        known = replace(alert, suppressed_by=reasons[alert.cause])
-        kind = alerts.due(known)
+    for number in [one.id for one in seen]:
+        alert = known[number]
+        kind = _due(connection, alert, now)
+        if kind in (Kind.OPENED, Kind.RAISED):
+            alert, lead = _say(connection, alert, kind, now)
+            if lead and lead.id in known:
+                known[lead.id] = replace(known[lead.id], told_level=lead.told_level)
+        known[number] = alert
+        connection.execute(query("alerts", "update_alert"), asdict(alert))
         if kind:
-            said = message_of(known, kind, now)
-            insert_message(connection, said, now, alert_id=known.id)
-            known = replace(known, told_level=known.level)
-            told.append(known)
-        connection.execute(query("alerts", "update_alert"), asdict(known))
+            told.append(alert)
+    if any(one.resolved_at for one in seen):
+        _end_incidents(connection, now)
     return told
+
+
+def _text_of(message: Message) -> dict[str, str]:
+    return {"level": message.level.value, "title": message.title, "body": message.body}
+
+
+def _due(connection: Connection, alert: Alert, now: datetime) -> Kind | None:
+    """What is to be said; of what is open still after its incident, that it is one of its own."""
+    kind = alerts.due(alert)
+    is_late = now - alert.opened_at > alerts.SETTLING and not alert.is_aftermath
+    if kind or alert.resolved_at or alert.incident_id is None or not is_late:
+        return kind
+    leads = {one.lead.id for one in _incidents(connection, now) if not one.lead.over_at}
+    return None if alert.incident_id in leads or alert.suppressed_by else Kind.OPENED
+
+
+def _say(
+    connection: Connection, alert: Alert, kind: Kind, now: datetime
+) -> tuple[Alert, Alert | None]:
+    """Say that an alert opened or grew worse, by its incident if it is part of one.
+
+    Returns:
+        The alert, and the one that its incident is told by.
+    """
+    incidents = _incidents(connection, now)
+    own = next((one for one in incidents if one.lead.id in (alert.id, alert.incident_id)), None)
+    told = replace(alert, told_level=alert.level)
+    if own and own.lead.id == alert.id:
+        said = message_of(alert, kind, now, own.members)
+        insert_message(connection, said, now, alert_id=alert.id)
+        return told, None
+    is_left = alert.incident_id is not None and kind is Kind.OPENED
+    joinable = [] if is_left else [own] if own else incidents
+    found = alerts.incident_of(alert, joinable, now)
+    if found is None:
+        said = message_of(alert, Kind.OPENED, now)
+        insert_message(connection, said, now, alert_id=alert.id)
+        return replace(told, incident_id=None), None
+    return replace(told, incident_id=found.lead.id), _join(connection, alert, found, now)
+
+
+def _join(connection: Connection, alert: Alert, found: Incident, now: datetime) -> Alert:
+    """Tell of an incident what one more alert makes of it: nothing, unless that is worse.
+
+    What was said of it and is not passed on yet is written anew. Returns the alert it is told by.
+    """
+    lead = found.lead
+    members = [*(one for one in found.members if one.id != alert.id), alert]
+    is_worse = alerts.is_worse(alert.level, lead.told_level)
+    # What opened it may be a symptom alone.
+    face = alert if is_worse or (alert.is_root and not lead.is_root) else lead
+    amended = _text_of(message_of(face, Kind.OPENED, now, members)) | {"alert_id": lead.id}
+    if connection.execute(query("alerts", "amend_message"), amended).rowcount == 0:
+        if is_worse:
+            said = message_of(alert, Kind.RAISED, now, members)
+            insert_message(connection, said, now, alert_id=lead.id)
+        elif alert.is_root:
+            said = message_of(alert, Kind.OPENED, now, members)
+            insert_message(connection, said, now, alert_id=alert.id)
+    if is_worse:
+        lead = replace(lead, told_level=alert.level)
+        connection.execute(query("alerts", "update_alert"), asdict(lead))
+    return lead
+
+
+def _end_incidents(connection: Connection, now: datetime) -> None:
+    """Say of each incident once that it is over."""
+    for one in _incidents(connection, now):
+        if one.lead.over_at or not one.is_over:
+            continue
+        said = message_of(
+            replace(one.lead, level=one.lead.told_level), Kind.RESOLVED, now, one.everything
+        )
+        insert_message(connection, said, now, alert_id=one.lead.id)
+        ended = replace(one.lead, over_at=now)
+        connection.execute(query("alerts", "update_alert"), asdict(ended))
+
+
+def _incidents(connection: Connection, now: datetime) -> list[Incident]:
+    """What was told and is not over, or was over lately, with all that joined it."""
+    since = now - alerts.AFTERMATH_SEEN
+    found = [_alert(row) for row in _rows(connection, query("alerts", "incidents"), since=since)]
+    return [
+        Incident(lead, [one for one in found if lead.id in (one.id, one.incident_id)])
+        for lead in found
+        if lead.incident_id is None
+    ]
 
 
 def _suppressions(connection: Connection, seen: Sequence[Alert], now: datetime) -> dict[str, str]:

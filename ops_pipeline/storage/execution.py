@@ -127,4 +127,5 @@ def _fill(row: RowMapping) -> Fill:
         target_price=row["take_profit_price"],
         max_hold_minutes=row["max_hold_minutes"],
         working=sign * row["working_qty"],
+        split_ratio=row["split_ratio"],
     )

@@ -1,7 +1,7 @@
 """What happened to the machine, kept for whoever asks in the morning."""
 
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
@@ -13,6 +13,16 @@ def insert_events(connection: Connection, events: Iterable[MachineEvent]) -> Non
     """Keep what happened."""
     for event in events:
         connection.execute(query("machine", "insert_event"), event.__dict__)
+
+
+def begin_downtime(connection: Connection, at: datetime, stopped_by: str) -> None:
+    """Keep that an operator takes all of it down."""
+    connection.execute(query("machine", "begin_downtime"), {"at": at, "stopped_by": stopped_by})
+
+
+def end_downtime(connection: Connection, at: datetime) -> None:
+    """Keep that it is brought up again."""
+    connection.execute(query("machine", "end_downtime"), {"at": at})
 
 
 def newest_event(connection: Connection) -> MachineEvent | None:

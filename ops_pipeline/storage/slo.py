@@ -136,6 +136,7 @@ def _turns(row: Mapping[str, Any]) -> Turns:
         row["late"],
         _utc(row["first_skipped"]),
         _utc(row["first_late"]),
+        row["operator_down"],
     )
 
 

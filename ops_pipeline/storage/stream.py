@@ -8,8 +8,10 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, RowMapping
 
+from ops_pipeline.domain.adjustments import Adjustment
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.orders import OrderState
+from ops_pipeline.domain.session import NEW_YORK
 from ops_pipeline.domain.stream import (
     ZERO,
     BrokerEvent,
@@ -117,18 +119,19 @@ class Looked:
 
 @dataclass(frozen=True)
 class TickerSums:
-    """Shares of a ticker: held before the first look, by orders, and as the broker says."""
+    """Shares of a ticker: held before the first look, by orders, adjusted, as the broker says."""
 
     ticker: str
     before_qty: Decimal
     ours_qty: Decimal
     others_qty: Decimal
+    adjusted_qty: Decimal
     broker_qty: Decimal
 
     @property
-    def difference(self) -> Decimal:
-        """What the broker has more than all orders come to."""
-        return self.broker_qty - self.before_qty - self.ours_qty - self.others_qty
+    def by_orders(self) -> Decimal:
+        """What all orders and adjustments come to."""
+        return self.before_qty + self.ours_qty + self.others_qty + self.adjusted_qty
 
 
 @dataclass(frozen=True)
@@ -371,6 +374,73 @@ def sums(connection: Connection, account: str) -> dict[str, Decimal]:
     return {
         row[0]: row[1] for row in connection.execute(query("stream", "sums"), {"account": account})
     }
+
+
+def insert_adjustments(
+    connection: Connection, account: str, made: Iterable[Adjustment], at: datetime
+) -> None:
+    """Keep what changed the account without an order."""
+    for one in made:
+        lot = one.lot
+        row = {
+            "account": account,
+            "ticker": one.ticker,
+            "kind": one.kind,
+            "qty": one.quantity,
+            "ledger_qty": one.ledger_quantity,
+            "split_ratio": one.split_ratio,
+            "price": lot.average_price if lot else None,
+            "stop_loss_price": lot.stop_price if lot else None,
+            "take_profit_price": lot.target_price if lot else None,
+            "max_hold_minutes": lot.max_hold_minutes if lot else None,
+            "by_orders": one.difference.by_orders,
+            "by_broker": one.difference.by_broker,
+            "activity_ids": list(one.activity_ids),
+            "broker_order_id": one.broker_order_id,
+            "adjusted_by": one.adjusted_by,
+            "reason": one.reason,
+            "adjusted_at": at,
+            "session_date": at.astimezone(NEW_YORK).date(),
+        }
+        connection.execute(query("stream", "insert_adjustment"), row)
+
+
+def first_looked_at(connection: Connection, account: str) -> datetime | None:
+    """When the account was asked for first; None where that is not kept."""
+    asked = query("stream", "first_looked_at")
+    return _in_utc(connection.execute(asked, {"account": account}).scalar())
+
+
+def counted_activities(connection: Connection, account: str) -> set[str]:
+    """The ids of the activities that were counted already."""
+    return set(
+        connection.execute(query("stream", "counted_activities"), {"account": account}).scalars()
+    )
+
+
+def busted(connection: Connection, account: str) -> dict[str, Decimal]:
+    """Signed shares by which orders were adjusted, by the broker's order id."""
+    rows = connection.execute(query("stream", "busted"), {"account": account})
+    return {row[0]: row[1] for row in rows}
+
+
+def last_accepted(connection: Connection, account: str, ticker: str) -> tuple[str, datetime] | None:
+    """Who accepted a difference of a ticker last, and when."""
+    parameters = {"account": account, "ticker": ticker}
+    row = connection.execute(query("stream", "last_accepted"), parameters).first()
+    return (row[0], row[1].astimezone(UTC)) if row else None
+
+
+def lock_followed(connection: Connection, account: str) -> None:
+    """Let nobody join anything to the account until the transaction ends."""
+    connection.execute(query("stream", "lock_followed"), {"account": account})
+
+
+def broker_price(connection: Connection, account: str, ticker: str) -> Decimal:
+    """What the broker says that a share of a ticker cost; 0 where it says nothing."""
+    parameters = {"account": account, "ticker": ticker}
+    found = connection.execute(query("stream", "broker_price"), parameters).scalar()
+    return Decimal(found or 0)
 
 
 def since(connection: Connection, account: str) -> Since:

@@ -124,6 +124,13 @@ def test_slo_of_what_was_never_measured_ends_with_1(
     if words:
         keep(engine)
     code, out, _ = run("slo", "--mode", "simulated", *words)
+    # An hour after it was installed there is nothing that should have been measured.
+    assert (code, "not measured yet" in out) == ((1, False) if words else (0, True))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("update installation set created_at = '2000-01-01Z'")
+    code, out, _ = run("slo", "--mode", "simulated", *words)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("update installation set created_at = clock_timestamp()")
     assert code == 1
     assert "no session was measured" in out
 

@@ -16,6 +16,7 @@ from ops_pipeline.clients.alpaca_books import (
     EVENTS,
     AlpacaBooks,
     is_control,
+    read_activity,
     read_fill,
     read_frame,
     read_order,
@@ -378,3 +379,67 @@ def test_a_fill_among_the_activities_has_the_key_of_its_frame() -> None:
     assert read_fill(activity) == update.event
     assert read_fill(activity | {"side": "sell_short"}).side == "sell"
     assert read_fill(activity | {"side": "sell"}) == replace(update.event, side="sell")
+
+
+def test_a_pair_of_currencies_is_written_as_alpaca_writes_its_position() -> None:
+    of_order = read_order(an_order(symbol="BTC/USD", asset_class="crypto")).ticker
+    with pages_of([], positions=[A_POSITION | {"symbol": "BTCUSD"}]) as books:
+        held = books.read(LONG_AGO, LONG_AGO).holdings
+    assert {of_order} == set(held) == {"BTCUSD"}
+    assert read_order(an_order(symbol="BRK/B", asset_class="us_equity")).ticker == "BRK/B"
+
+
+A_POSITION = {
+    "symbol": "AAPL",
+    "asset_class": "crypto",
+    "qty": "0.5",
+    "side": "long",
+    "avg_entry_price": "100",
+}
+A_SPLIT = {
+    "id": "20261201000000000::split-1",
+    "activity_type": "SPLIT",
+    "date": "2026-12-01",
+    "symbol": "AAPL",
+    "qty": "-10",
+    "net_amount": "0",
+    "status": "executed",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "quantity"),
+    [
+        ({}, -10),
+        ({"activity_type": "CFEE", "symbol": "BTC/USD", "qty": "-0.25"}, Decimal("-0.25")),
+        ({"activity_type": "DIV", "net_amount": "1.02"}, None),
+        ({"activity_type": "DIV", "net_amount": "0", "qty": "1"}, 1),
+        ({"activity_type": "CSD", "qty": None}, None),
+        ({"activity_type": "FEE", "qty": ""}, None),
+        ({"status": "canceled"}, None),
+    ],
+)
+def test_an_activity_that_moves_shares_is_read(
+    changes: dict[str, Any], quantity: Decimal | None
+) -> None:
+    found = read_activity(A_SPLIT | changes)
+    assert (found and found.quantity) == quantity
+    assert found is None or "/" not in found.ticker
+
+
+@pytest.mark.parametrize("changes", [{"qty": "many"}, {"date": "soon"}, {"symbol": None}])
+def test_an_activity_that_cannot_be_read_is_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable):
+        read_activity(A_SPLIT | changes)
+
+
+def test_a_broker_without_a_list_of_activities_is_read_all_the_same() -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.target.partition("?")[0].endswith("/account/activities"):
+            return Answer({"message": "Not Found"}, 404)
+        return _of_account(asked.target.partition("?")[0].rpartition("/")[2], {})
+
+    with serving(answer) as stub:
+        found = books_at(stub.url).read(LONG_AGO, LONG_AGO)
+    assert found.activities == ()
+    assert found.unreadable == ("account activities: the broker has no such list",)

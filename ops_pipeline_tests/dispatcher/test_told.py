@@ -24,8 +24,10 @@ from ops_pipeline.dispatcher.told import (
     apply_frames,
     asked_from,
     keep_frames,
+    lots_of,
     take_in,
 )
+from ops_pipeline.domain.adjustments import Activity
 from ops_pipeline.domain.orders import OrderTicket
 from ops_pipeline.domain.stream import Difference, Holding
 from ops_pipeline.storage import stream as storage
@@ -581,3 +583,132 @@ def test_an_order_that_was_partly_filled_long_before_the_first_look_is_counted_o
     whole = an_order(status="filled", filled_qty="10", **old)
     hear(world, lease, a_frame(whole, event="fill", execution_id="e-9"))
     assert look(world, lease, books(whole, AAPL=10)).differences == ()
+
+
+def bought(paper: Paper, lease: Lease) -> dict[str, Any]:
+    """49 shares of AAPL of our own at 201.125 USD in an account that is looked at; its order."""
+    look(paper.world, lease, books())
+    order: dict[str, Any] = life_of(decided(paper))[-1]["data"]["order"]
+    hear(paper.world, lease, a_frame(order, event="fill", execution_id="whole"))
+    rest(paper.world)
+    return order
+
+
+def rest(world: World) -> None:
+    """Let all that was told of orders be long ago."""
+    world.execute("update broker_orders set written_at = '2000-01-01Z'")
+
+
+def moved(kind: str, shares: int, number: int = 1, ticker: str = "AAPL") -> Activity:
+    return Activity(f"{kind}-{number}", kind, ticker, Decimal(shares), TS.date())
+
+
+def adjusted(world: World) -> list[tuple[Any, ...]]:
+    return world.ask(
+        "select ticker, kind, qty, ledger_qty, adjusted_by from account_adjustments order by id"
+    )
+
+
+def lot_and_others(paper: Paper) -> tuple[Any, ...]:
+    with paper.world.engine.connect() as connection:
+        return lots_of(connection, TS), storage.external(connection, ACCOUNT)
+
+
+def test_a_split_that_the_broker_names_scales_the_lot_its_stop_and_its_target(
+    paper: Paper, lease: Lease
+) -> None:
+    order = bought(paper, lease)
+    before = lot_and_others(paper)[0]["AAPL"]
+    split = replace(
+        books(order, AAPL=10 * SHARES),
+        activities=(moved("SPLIT", -SHARES), moved("SPLIT", 10 * SHARES, 2)),
+    )
+    for _ in range(2):
+        assert look(paper.world, lease, split).differences == ()
+    assert adjusted(paper.world) == [
+        ("AAPL", "activity", 9 * SHARES, 9 * SHARES, "trade-stream"),
+    ]
+    lots, others = lot_and_others(paper)
+    lot = lots["AAPL"]
+    assert (lot.quantity, others) == (10 * SHARES, {})
+    assert lot.average_price == pytest.approx(before.average_price / 10)
+    assert lot.notional == pytest.approx(before.notional)
+    assert lot.stop_price == pytest.approx(before.stop_price / 10, abs=0.006)
+    assert lot.target_price == pytest.approx(before.target_price / 10, abs=0.006)
+    assert lot.max_hold_minutes == before.max_hold_minutes
+
+
+def test_an_activity_waits_until_the_account_holds_what_it_says(paper: Paper, lease: Lease) -> None:
+    order = bought(paper, lease)
+    announced = replace(books(order, AAPL=SHARES), activities=(moved("SPLIT", SHARES),))
+    assert look(paper.world, lease, announced).differences == ()
+    assert adjusted(paper.world) == []
+    (found,) = look(paper.world, lease, replace(announced, **held_now(AAPL=SHARES + 1))).differences
+    assert (found.by_orders, found.by_broker) == (SHARES, SHARES + 1)
+    done = replace(announced, **held_now(AAPL=2 * SHARES))
+    assert look(paper.world, lease, done).differences == ()
+    assert [row[2] for row in adjusted(paper.world)] == [SHARES]
+
+
+def held_now(**held: int) -> dict[str, Any]:
+    return {"holdings": books(**held).holdings}
+
+
+def test_a_symbol_that_changes_takes_the_lot_along(paper: Paper, lease: Lease) -> None:
+    order = bought(paper, lease)
+    before = lot_and_others(paper)[0]["AAPL"]
+    renamed = replace(
+        books(order, AAPX=SHARES),
+        activities=(moved("NC", -SHARES), moved("NC", SHARES, 2, "AAPX")),
+    )
+    assert look(paper.world, lease, renamed).differences == ()
+    lots, others = lot_and_others(paper)
+    assert (set(lots), others) == ({"AAPX"}, {})
+    was, now = before.__dict__ | {"ticker": "AAPX"}, lots["AAPX"].__dict__
+    for name in ("quantity", "average_price", "stop_price", "target_price", "max_hold_minutes"):
+        assert now[name] == was[name]
+
+
+def test_shares_of_another_company_are_not_traded_from_here(paper: Paper, lease: Lease) -> None:
+    order = bought(paper, lease)
+    spun = replace(books(order, AAPL=SHARES, SPUN=7), activities=(moved("SPIN", 7, ticker="SPUN"),))
+    assert look(paper.world, lease, spun).differences == ()
+    lots, others = lot_and_others(paper)
+    assert (lots["AAPL"].quantity, others["SPUN"].quantity) == (SHARES, 7)
+
+
+@pytest.mark.parametrize("told_at", ["2021-03-16T18:38:01.942282Z", "2021-03-17T00:00:00Z"])
+def test_a_trade_that_was_busted_is_no_difference_for_ever(
+    world: World, lease: Lease, told_at: str
+) -> None:
+    order = an_order(status="filled", filled_qty="10")
+    look(world, lease, books())
+    hear(world, lease, a_frame(order))
+    rest(world)
+    busted = books(an_order(status="filled", filled_qty="4", updated_at=told_at), AAPL=4)
+    # What was told just now may be on its way.
+    assert all(one.is_explained for one in look(world, lease, busted).differences)
+    for _ in range(2):
+        rest(world)
+        assert look(world, lease, busted).differences == ()
+    assert adjusted(world) == [("AAPL", "bust", -6, 0, "trade-stream")]
+    assert world.ask("select filled_qty from broker_orders") == [(10,)]
+
+
+def test_an_answer_that_is_older_than_what_is_known_busts_nothing(
+    world: World, lease: Lease
+) -> None:
+    look(world, lease, books())
+    hear(world, lease, a_frame(an_order(status="filled", filled_qty="10")))
+    rest(world)
+    old = books(an_order(filled_qty="4", updated_at="2021-03-16T18:38:00.5Z"), AAPL=4)
+    assert len(look(world, lease, old).differences) == 1
+    assert adjusted(world) == []
+
+
+def test_once_it_does_not_add_up_older_orders_are_read_again(world: World, lease: Lease) -> None:
+    now = clock()
+    look(world, lease, replace(books(), begun_at=now), now)
+    from_now, _ = asked_from(world.engine, ACCOUNT, now)
+    from_then, _ = asked_from(world.engine, ACCOUNT, now, is_doubted=True)
+    assert from_now > now - FIRST_LOOK >= from_then

@@ -38,6 +38,7 @@ FILLED = (
     "leases",
     "trading_state_changes",
     "manual_fills",
+    "account_adjustments",
 )
 
 

@@ -1,7 +1,10 @@
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from ops_pipeline.cli.cost import judged
 from ops_pipeline.domain.acceptance import Level
 from ops_pipeline.domain.cost import (
     CRITICAL_USD,
@@ -20,7 +23,8 @@ from ops_pipeline.domain.judges import cost_per_day
 from ops_pipeline.domain.ranges import present_at
 from ops_pipeline.domain.session import Calendar
 from ops_pipeline.domain.stages import BARS, DISPATCH, SENTIMENT, SERVICES, WATCHLIST, Stage
-from ops_pipeline_tests.builders import DAY, NOON
+from ops_pipeline.settings import Mode, load
+from ops_pipeline_tests.builders import DAY, NOON, at
 
 USD = prices({})
 
@@ -131,3 +135,17 @@ def test_cost_per_day_before_anything_was_measured_is_normal() -> None:
 
 def test_a_half_day_has_the_limits_of_a_whole_one() -> None:
     assert limits(210, 390) == (NORMAL_USD, CRITICAL_USD)
+
+
+@pytest.mark.parametrize(
+    ("since", "now", "minutes"),
+    [(at(0), at(390), 390), (at(-9_999), at(391), 390), (at(100), at(102), 2), (at(0), at(2), 2)],
+)
+def test_a_month_is_estimated_from_a_whole_session_alone(
+    since: datetime, now: datetime, minutes: int
+) -> None:
+    found_lines = day_cost([], 0, prices({}), is_followed=False)
+    settings = replace(load("simulated"), mode=Mode.REPLAY)
+    found = judged(settings, DAY, found_lines, since, now)
+    assert (found.minutes, found.measured_minutes) == (390, minutes)
+    assert (found.month_usd is not None) is (minutes == 390)

@@ -546,3 +546,20 @@ def test_exit_reason_when_the_bar_ended_before_the_entry_then_ignores_it(
 @pytest.mark.parametrize("session_date", [DAY, DAY - timedelta(days=1)])
 def test_exit_reason_when_the_market_is_closed_then_keeps(session_date: date) -> None:
     assert leaves(close=1.0, session=None, session_date=session_date) is None
+
+
+def test_a_split_keeps_the_cost_of_a_lot_and_scales_its_stop_and_target() -> None:
+    fill = a_fill(10, 200.0, stop_price=199.0, target_price=202.0)
+    forward = a_fill(90, 20.0, at=NOON + MINUTE, intent="adjust", split_ratio=10.0)
+    book = Book([fill, forward])
+    lot = book.positions["AAPL"]
+    assert (lot.quantity, lot.average_price) == (100, 20.0)
+    assert (lot.stop_price, lot.target_price) == (19.9, 20.2)
+    assert (lot.opened_at, book.traded_at["AAPL"]) == (fill.at, fill.at)
+    assert book.session_pnl(DAY, {"AAPL": 20.1}) == pytest.approx(10.0)
+    reverse = a_fill(-97, 666.0, at=NOON + 2 * MINUTE, intent="adjust", split_ratio=1 / 30)
+    rest = Book([fill, forward, reverse]).positions["AAPL"]
+    assert (rest.quantity, rest.notional) == (3, pytest.approx(2000.0))
+    assert rest.stop_price == pytest.approx(597.0)
+    gone = Book([fill, a_fill(-10, 1.0, intent="adjust", split_ratio=0.01)])
+    assert gone.positions == {}

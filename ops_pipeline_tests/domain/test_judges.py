@@ -1,9 +1,13 @@
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 import pytest
 
+from ops_pipeline.domain import judges
 from ops_pipeline.domain.acceptance import Level, Verdict
+from ops_pipeline.domain.checks import CHECKS
 from ops_pipeline.domain.judges import (
     Found,
     backlog_state,
@@ -185,3 +189,50 @@ def test_tickers_have_bars_names_those_that_have_none(
 
 def test_tickers_have_bars_says_nothing_at_night() -> None:
     assert bars_of(NIGHT, AAPL=1, MSFT=None).finding == "the market is closed"
+
+
+UNMEASURED = [
+    (judges.recent_dispatcher_runs, ([],)),
+    (judges.services_are_running, ([{"service": "a", "seconds": inf}],)),
+    (judges.bars_are_fresh, ([{"seconds": inf}],)),
+    (judges.bar_volume, ([{"minutes": 0, "bars": 4100}],)),
+    (judges.bar_volume, ([{"minutes": 29, "bars": 1}],)),
+    (judges.feature_completeness, ([{"expected": 0, "found": 0, "incomplete": None}],)),
+    (judges.watchlist_cadence, ([{"due": 0, "decided": 0}],)),
+    (judges.news_volume, ([{"minutes": 194, "stories": 0}],)),
+    (judges.sentiment_volume, ([{"minutes": 0, "scored": 0}],)),
+    (judges.signal_volume, ([{"minutes": 2, "signals": 9_000}],)),
+    (judges.decision_volume, ([{"minutes": 0, "executed": 0, "skipped": 0, "failed": 0}],)),
+    (judges.news_are_scored, ([{"stories": 0, "scored": 0, "given_up": 0}],)),
+    (judges.news_name_tickers, ([{"stories": 0, "linked": 0}],)),
+    (judges.run_durations, ([{"service": "dispatcher", "count": 9, "p50_seconds": 99}],)),
+    (judges.cost_per_day, ([],)),
+    (judges.backlog_growth, ([{"hours_ago": ago, "pending": 9 - ago} for ago in range(3)],)),
+]
+
+
+@pytest.mark.parametrize(("judge", "rows"), UNMEASURED)
+def test_what_has_nothing_to_go_by_says_so_and_judges_nothing(
+    judge: Callable[..., Found], rows: tuple[list[dict[str, Any]], ...]
+) -> None:
+    """A pipeline that was installed a minute ago, in the middle of a session."""
+    young = present_at(XNYS, NOON, installed_at=NOON - timedelta(minutes=1))
+    found = judge(young, *rows)
+    assert found.level is Level.NORMAL
+    assert not found.is_measured
+    assert "not measured yet: " in found.finding
+    assert "of 0" not in found.finding
+
+
+def test_a_check_that_is_not_measured_is_silent() -> None:
+    check = next(one for one in CHECKS if one.name == "bar_volume")
+    assert check.verdict(RANGES, [{"minutes": 0, "bars": 4100}]).is_silent
+    assert not check.verdict(RANGES, [{"minutes": 30, "bars": 210}]).is_silent
+
+
+def test_after_an_operator_brought_it_up_again_nothing_was_due_before() -> None:
+    late = [{"service": name, "seconds": 7_200.0} for name in ("a", "b")]
+    assert judges.services_are_running(RANGES, late).level is Level.CRITICAL
+    resumed = present_at(XNYS, NOON, resumed_at=NOON - timedelta(minutes=1))
+    assert not judges.services_are_running(resumed, late).is_measured
+    assert judges.bars_are_fresh(resumed, [{"seconds": 7_200.0}]).level is Level.NORMAL

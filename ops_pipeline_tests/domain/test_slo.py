@@ -23,6 +23,7 @@ from ops_pipeline.domain.slo import (
     Turns,
     due_until,
     growth_of,
+    measurement_is_due,
     session_to_measure,
     verdicts,
 )
@@ -148,7 +149,7 @@ def test_signals_are_judged_by_their_p95(p95: float | None, level: Level) -> Non
 
 
 def test_minutes_of_which_none_was_in_turn_are_said_to_be_so() -> None:
-    found = finding(a_measurement(None, Turns(9, 9, 0, NOON)), PROMPT)
+    found = finding(a_measurement(None, Turns(90, 90, 0, NOON)), PROMPT)
     assert found == "no minute of 2025-02-12 was decided in its own turn"
 
 
@@ -231,3 +232,39 @@ def test_a_bad_limit_is_refused_with_its_key_and_what_is_allowed(key: str) -> No
     for value in wrong:
         with pytest.raises(BadConfiguration, match=rf"^OPS_SLO: {key}: .*(should|must) be"):
             limits_of(key, value)
+
+
+def test_before_a_session_was_due_nothing_is_judged() -> None:
+    found = verdicts(None, RULES, is_due=False)
+    assert {one.level for one in found} == {Level.NORMAL}
+    assert all(one.finding.startswith("not measured yet") for one in found)
+
+
+@pytest.mark.parametrize(("p95", "minutes"), [(900.0, 29), (None, 29), (900.0, 1)])
+def test_a_percentile_of_few_minutes_is_not_judged(p95: float | None, minutes: int) -> None:
+    young = a_measurement(p95, Turns(minutes))
+    assert levels(young)[PROMPT] is Level.NORMAL
+    assert finding(young, PROMPT) == f"not measured yet: {minutes} of the 30 minutes that it needs"
+
+
+@pytest.mark.parametrize(
+    ("installed", "now", "is_due"),
+    [
+        (at(0), at(120), False),
+        (at(0), at(121), True),
+        (at(300), at(390), False),
+        (at(-10_000), at(60), True),
+        (at(385), at(385 + 18 * 60), False),
+    ],
+)
+def test_a_session_is_due_to_be_measured_two_hours_after_anything_could_be(
+    installed: datetime, now: datetime, is_due: object
+) -> None:
+    assert measurement_is_due(XNYS, installed, now) is is_due
+
+
+def test_what_an_operator_had_down_is_said() -> None:
+    turns = Turns(385, operator_down="down from 10:00 to 10:05 in New York by ops")
+    assert finding(a_measurement(turns=turns), SKIPPED).endswith(
+        "0 of 385 minutes; down from 10:00 to 10:05 in New York by ops"
+    )

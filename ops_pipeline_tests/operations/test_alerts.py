@@ -17,7 +17,8 @@ from psycopg import sql
 from sqlalchemy import Engine, text
 
 from ops_pipeline.clients.senders import SEND_SECONDS, Letter
-from ops_pipeline.domain.acceptance import QUERIES, Level, Verdict
+from ops_pipeline.domain import alerts as alerts_of
+from ops_pipeline.domain.acceptance import DUPLICATES, QUERIES, VOLUME, Level, Verdict
 from ops_pipeline.domain.alerts import (
     ACCEPTANCE,
     CHANNELS,
@@ -28,7 +29,7 @@ from ops_pipeline.domain.alerts import (
     Message,
     read_quiet,
 )
-from ops_pipeline.domain.checks import CHECKS
+from ops_pipeline.domain.checks import BAR_AGE, CHECKS, DRIFT, ORDERS, SKEW
 from ops_pipeline.domain.gates import ACTIVE, HALTED
 from ops_pipeline.domain.stages import DISPATCH, stage_of_service
 from ops_pipeline.local.ports import free_port
@@ -64,6 +65,11 @@ TICK = timedelta(seconds=15)
 DESK = AlertChannel("desk", Level.LOW, "json://127.0.0.1:9/secret-token-1234")
 BAD = Verdict("stuck_processing", Level.HIGH, "3 stuck", {}, "0")
 GOOD = Verdict("stuck_processing", Level.NORMAL, "0 stuck", {}, "0")
+
+
+def opened_by(cause: str) -> alerts_of.Alert:
+    verdict = Verdict(cause, Level.HIGH, "violated")
+    return alerts_of.opened(ACCEPTANCE, verdict, TS, flaps=0)
 
 
 @dataclass
@@ -125,15 +131,27 @@ def test_each_check_is_told_once_at_its_level_never_again_while_it_lasts_and_onc
     stage: Callable[..., Scene],
 ) -> None:
     scene = stage()
-    assert scene.tick(*(Verdict(one.name, one.level, "violated") for one in CHECKS))
-    expected = [("opened", f"[{one.level.upper()}] {one.name}: violated") for one in CHECKS]
-    assert sorted(scene.sent) == sorted(expected)
-    scene.tick(times=10)
-    assert len(scene.sent) == len(CHECKS)
-    scene.tick(*(Verdict(one.name, Level.NORMAL, "well") for one in CHECKS), times=12)
-    over = [title for kind, title in scene.sent if kind == "resolved"]
-    assert sorted(over) == sorted(f"[RESOLVED] {one.name}: violated" for one in CHECKS)
-    assert len(scene.sent) == 2 * len(CHECKS)
+    for number, check in enumerate(CHECKS, 1):
+        assert scene.tick(Verdict(check.name, check.level, "violated"))
+        assert scene.sent[-1] == ("opened", f"[{check.level.upper()}] {check.name}: violated")
+        scene.tick(times=10)
+        assert len(scene.sent) == 2 * number - 1
+        scene.tick(Verdict(check.name, Level.NORMAL, "well"), times=12)
+        assert scene.sent[-1] == ("resolved", f"[RESOLVED] {check.name}: violated")
+        assert len(scene.sent) == 2 * number
+        # Or it would belong to the one before.
+        scene.at += timedelta(hours=2)
+
+
+def test_all_checks_at_once_are_one_outage_and_what_is_none(stage: Callable[..., Scene]) -> None:
+    scene = stage()
+    scene.tick(*(Verdict(one.name, one.level, "violated") for one in CHECKS))
+    alerts = [opened_by(one.name) for one in CHECKS]
+    apart = [one.cause for one in alerts if not one.is_outage]
+    assert len(scene.sent) == len(apart) + 1
+    told = {title.split("] ")[1].split(":")[0] for _, title in scene.sent}
+    assert set(apart) <= told
+    assert {DUPLICATES, ORDERS, VOLUME, BAR_AGE, SKEW, DRIFT} <= set(apart)
 
 
 # One violating row of each of the runbook's five queries, through the whole loop.
@@ -561,6 +579,26 @@ def test_a_session_is_summed_up_once_after_its_close(
     scene.at = close + timedelta(hours=14)
     scene.tick()
     assert scene.kinds.count("summary") == 1
+
+
+@pytest.mark.parametrize(("installed", "count"), [(200, 1), (239, 1), (241, 0)])
+def test_of_a_day_before_it_was_installed_no_summary_is_sent(
+    stage: Callable[..., Scene], engine: Engine, installed: int, count: int
+) -> None:
+    scene = stage()
+    put_bar(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            text("update installation set created_at = :at"),
+            {"at": NOON + timedelta(minutes=installed)},
+        )
+    scene.at = NOON + timedelta(hours=4, minutes=11)
+    scene.tick(times=3)
+    assert scene.kinds.count("summary") == count
+    if count:
+        with engine.connect() as connection:
+            said = connection.execute(text("select body from alert_messages")).scalar_one()
+        assert said.startswith("part of the session: installed at ")
 
 
 def put_bar(engine: Engine) -> None:

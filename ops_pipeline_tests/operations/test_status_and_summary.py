@@ -96,11 +96,15 @@ def test_a_service_that_is_silent_in_trading_hours_needs_a_look(connection: Conn
     assert session is not None
     if now - session.opens_at < 2 * SILENT_AFTER:
         pytest.skip("the session has just begun")
+    connection.exec_driver_sql("update installation set created_at = '2000-01-01Z'")
     for stage in DATA_STAGES:
         minute = now if stage != BARS else now - SILENT_AFTER - timedelta(minutes=3)
         knowledge.insert_stage_minutes(connection, stage.name, [(session, minute)], {}, "a")
     upsert_switch(connection, Switch(DISPATCH, is_enabled=False))
     assert problems(connection) == "telemetry-1m has finished no minute for 12 min"
+    connection.exec_driver_sql("update installation set created_at = clock_timestamp()")
+    assert problems(connection) == ""
+    connection.exec_driver_sql("update installation set created_at = '2000-01-01Z'")
     upsert_switch(connection, Switch(BARS, is_enabled=False))
     assert problems(connection) == ""
 

@@ -8,8 +8,9 @@ from sqlalchemy import Connection, text
 from ops_pipeline.domain.acceptance import QUERIES, Level, Verdict
 from ops_pipeline.domain.cost import CostLine
 from ops_pipeline.domain.session import Calendar
-from ops_pipeline.storage import acceptance, cost, dispatch
-from ops_pipeline_tests.builders import DAY, OPENS_AT, at
+from ops_pipeline.storage import acceptance, cost, dispatch, machine
+from ops_pipeline.storage.bars import insert_bars
+from ops_pipeline_tests.builders import DAY, OPENS_AT, a_bar, at
 from ops_pipeline_tests.storage.rows import (
     TS,
     claim,
@@ -18,6 +19,7 @@ from ops_pipeline_tests.storage.rows import (
     put_recommendation,
     put_run,
 )
+from ops_pipeline_tests.storage.turns import take
 
 NIGHT = OPENS_AT + timedelta(hours=10)
 YESTERDAY = OPENS_AT - timedelta(days=1)
@@ -199,3 +201,59 @@ def test_a_day_that_is_measured_again_is_counted_once(connection: Connection) ->
     for line in (dear, cheap):
         cost.replace(connection, DAY, [line], TS)
     assert cost.read(connection, DAY) == [cheap]
+
+
+def cadence(connection: Connection, calendar: Calendar, now: datetime) -> Verdict:
+    names = ["watchlist_cadence"]
+    return acceptance.verdicts(connection, now, calendar, is_live=True, names=names)[0]
+
+
+def test_a_backfill_by_hand_owes_no_decision_of_the_watchlist(
+    connection: Connection, xnys: Calendar
+) -> None:
+    # Two single minutes of the morning, filled in by hand at noon.
+    take(connection, at(130), watchlist=3_000.0)
+    take(connection, at(140), watchlist=3_000.0)
+    assert cadence(connection, xnys, TS).is_silent
+    # The loop began at 11:50, and has decided nothing: features were there.
+    take(connection, at(140 + 1), watchlist=30.0)
+    found = cadence(connection, xnys, TS)
+    assert (found.level, found.observed["due"] > 0) == (Level.MEDIUM, True)
+
+
+def test_while_an_operator_has_it_down_no_decision_is_due(
+    connection: Connection, xnys: Calendar
+) -> None:
+    take(connection, at(100), watchlist=30.0)
+    before = cadence(connection, xnys, TS).observed["due"]
+    machine.begin_downtime(connection, at(110), "ops")
+    machine.end_downtime(connection, at(125))
+    assert before - cadence(connection, xnys, TS).observed["due"] == 4
+
+
+@pytest.mark.parametrize("name", ["news_volume", "sentiment_volume", "signal_volume"])
+def test_minutes_that_were_filled_in_by_hand_are_no_basis_of_a_volume(
+    connection: Connection, xnys: Calendar, name: str
+) -> None:
+    stage = {"news_volume": "news", "sentiment_volume": "sentiment"}.get(name, "signals")
+    now = at(380)
+    take(connection, *(at(number) for number in range(370)), **{stage: 30.0})
+    (found,) = acceptance.verdicts(connection, now, xnys, is_live=True, names=[name])
+    assert found.is_silent
+    assert found.finding.startswith("not measured yet")
+
+
+def test_bars_that_were_imported_stand_against_no_minute(
+    connection: Connection, xnys: Calendar
+) -> None:
+    connection.execute(text("insert into universe (ticker) values ('AAPL') on conflict do nothing"))
+    insert_bars(
+        connection,
+        [a_bar(minute=at(number)) for number in range(20)],
+        {at(number): DAY for number in range(20)},
+        lambda bar: bar.minute + timedelta(minutes=1),
+        feed="test",
+        origin="recorded",
+    )
+    (found,) = acceptance.verdicts(connection, TS, xnys, is_live=True, names=["bar_volume"])
+    assert (found.is_silent, "of 0" in found.finding) == (True, False)

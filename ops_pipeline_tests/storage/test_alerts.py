@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Connection, Engine
 
+from ops_pipeline.domain import alerts as alerts_of
 from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.alerts import MAX_ATTEMPTS, Channel, Kind, Message, Silence, read_quiet
 from ops_pipeline.domain.stages import DISPATCH
@@ -124,7 +125,7 @@ def test_each_channel_gets_what_it_wants_once_and_the_end_of_it(connection: Conn
 
 def test_quiet_hours_hold_what_is_below_high_but_not_on_the_console(connection: Connection) -> None:
     look(connection, bad(Level.MEDIUM))
-    look(connection, bad(Level.HIGH, "backlog_state"))
+    look(connection, bad(Level.HIGH, "clock_skew"))
     found = send(connection, DESK, CONSOLE, quiet=True)
     assert sorted(found) == [("console", "opened"), ("console", "opened"), ("desk", "opened")]
     assert send(connection, DESK, CONSOLE, quiet=True, ticks=239) == []
@@ -261,3 +262,149 @@ def test_no_address_is_ever_stored(connection: Connection) -> None:
         " where table_name like 'alert%'",
     )
     assert not {"url", "address", "token"} & set(columns.split())
+
+
+def causes(connection: Connection) -> list[str]:
+    """What was said: its kind, and the cause that its title names."""
+    found = rows(connection, "select kind, title from alert_messages order by id")
+    return [f"{kind} {title.split('] ')[1].partition(': ')[0]}" for kind, title in found]
+
+
+FRESH, SILENT, STREAM = "bars_are_fresh", "services_are_running", "stream_is_live"
+RUN = alerts_of.JOBS
+
+
+def observe(connection: Connection, *found: Verdict, tick: int = 0, source: str = "x") -> None:
+    alerts.observe(connection, NOON + tick * TICK, source, found)
+
+
+def well(*names: str) -> list[Verdict]:
+    return [Verdict(name, Level.NORMAL, "well") for name in names]
+
+
+def test_one_outage_is_one_message_with_all_it_touches_and_one_when_it_is_over(
+    connection: Connection,
+) -> None:
+    names = (FRESH, STREAM, "process_runs:sandbox", "watchlist_cadence")
+    observe(connection, bad(name=FRESH), bad(Level.MEDIUM, "watchlist_cadence"))
+    observe(connection, bad(Level.MEDIUM, "process_runs:sandbox"), bad(name=STREAM))
+    observe(connection, bad(Level.LOW, "minute_job"), source=RUN)
+    assert causes(connection) == [f"opened {FRESH}"]
+    assert "with it: high stream_is_live: 3 stuck" in one(
+        connection, "select body from alert_messages"
+    )
+    assert send(connection, DESK) == [("desk", "opened")]
+    observe(connection, *well(*names[1:]), tick=1)
+    observe(connection, *well(*names[1:]), tick=2)
+    assert causes(connection) == [f"opened {FRESH}"]
+    observe(connection, *well(FRESH), tick=3)
+    observe(connection, *well(FRESH), tick=4)
+    assert causes(connection) == [f"opened {FRESH}", f"resolved {FRESH}"]
+    assert "minute_job: 3 stuck, open still" in one(
+        connection, "select body from alert_messages where kind = 'resolved'"
+    )
+    assert send(connection, DESK, ticks=4) == [("desk", "resolved")]
+
+
+def test_an_outage_that_grows_worse_is_told_once_more(connection: Connection) -> None:
+    observe(connection, bad(Level.MEDIUM, "process_runs:sandbox"))
+    send(connection, DESK)
+    observe(connection, bad(name=FRESH), tick=1)
+    observe(connection, bad(name=STREAM), tick=2)
+    assert causes(connection) == ["opened process_runs:sandbox", f"raised {FRESH}"]
+    observe(connection, *well(FRESH, STREAM, "process_runs:sandbox"), tick=3)
+    observe(connection, *well(FRESH, STREAM, "process_runs:sandbox"), tick=4)
+    assert causes(connection)[2:] == ["resolved process_runs:sandbox"]
+
+
+def test_what_is_worse_in_the_same_look_is_in_the_first_message(connection: Connection) -> None:
+    observe(connection, bad(Level.MEDIUM, "process_runs:sandbox"), bad(Level.CRITICAL, SILENT))
+    assert said(connection) == [("opened", "critical")]
+    assert causes(connection) == [f"opened {SILENT}"]
+
+
+@pytest.mark.parametrize(
+    "name", ["duplicate_orders", "account_adds_up", "disk_has_room", "position_was_not_closed"]
+)
+def test_a_wrong_trade_is_never_part_of_an_outage(connection: Connection, name: str) -> None:
+    observe(connection, bad(Level.CRITICAL, SILENT), bad(name=FRESH))
+    send(connection, DESK)
+    observe(connection, bad(Level.CRITICAL, name), tick=1)
+    assert causes(connection) == [f"opened {SILENT}", f"opened {name}"]
+    observe(connection, *well(name), tick=2)
+    observe(connection, *well(name), tick=3)
+    assert causes(connection)[2:] == [f"resolved {name}"]
+
+
+def test_a_critical_cause_is_told_by_its_own_name_whatever_else_is(connection: Connection) -> None:
+    observe(connection, bad(Level.CRITICAL, "process_runs:code"))
+    send(connection, DESK)
+    observe(connection, bad(Level.CRITICAL, SILENT), tick=1)
+    assert causes(connection) == ["opened process_runs:code"]
+    observe(connection, bad(Level.CRITICAL, "database_answers"), tick=2)
+    assert causes(connection)[1:] == ["opened database_answers"]
+    all_of_it = well("process_runs:code", SILENT, "database_answers")
+    observe(connection, *all_of_it, tick=3)
+    observe(connection, *all_of_it, tick=4)
+    assert causes(connection)[2:] == ["resolved process_runs:code"]
+
+
+def test_nothing_bad_is_hidden_behind_what_is_less_bad_by_now(connection: Connection) -> None:
+    observe(connection, bad(Level.LOW, "news_volume"))
+    send(connection, DESK)
+    later = 400  # ticks: more than an hour
+    observe(connection, bad(name=FRESH), tick=later)
+    assert causes(connection) == ["opened news_volume", f"opened {FRESH}"]
+    observe(connection, *well(FRESH), tick=later + 1)
+    observe(connection, *well(FRESH), tick=later + 2)
+    observe(connection, bad(name=STREAM), tick=later + 3)
+    assert causes(connection)[2:] == [f"resolved {FRESH}", f"opened {STREAM}"]
+
+
+def test_an_outage_hours_after_another_one_began_is_told(connection: Connection) -> None:
+    observe(connection, bad(name=STREAM))
+    observe(connection, bad(Level.MEDIUM, "watchlist_cadence"), tick=800)
+    observe(connection, bad(name=FRESH), tick=801)
+    assert causes(connection) == [f"opened {STREAM}", f"opened {FRESH}"]
+
+
+def test_what_lasts_all_day_hides_no_outage_and_no_other_volume(connection: Connection) -> None:
+    skipped = "pipeline_slo/no_minute_is_skipped"
+    observe(connection, bad(name=skipped))
+    observe(connection, bad(name=FRESH), tick=1)
+    observe(connection, bad(Level.LOW, "news_volume"), tick=2)
+    observe(connection, *well(FRESH), tick=3)
+    observe(connection, *well(FRESH), tick=4)
+    expected = [f"opened {skipped}", f"opened {FRESH}", f"resolved {FRESH}"]
+    assert causes(connection) == expected
+    observe(connection, bad(Level.LOW, "signal_volume"), tick=600)
+    assert causes(connection)[3:] == ["opened signal_volume"]
+
+
+def test_what_an_outage_leaves_behind_is_no_news_and_what_stays_is(
+    connection: Connection,
+) -> None:
+    skipped = "pipeline_slo/no_minute_is_skipped"
+    observe(connection, bad(name=FRESH))
+    observe(connection, *well(FRESH), tick=1)
+    observe(connection, *well(FRESH), tick=2)
+    observe(connection, bad(name=skipped), tick=30)
+    assert causes(connection) == [f"opened {FRESH}", f"resolved {FRESH}"]
+    observe(connection, bad(name=skipped), tick=1_000)
+    assert len(causes(connection)) == 2
+    observe(connection, *well(skipped), tick=1_001)
+    observe(connection, *well(skipped), tick=1_002)
+    observe(connection, bad(name=skipped), tick=2_000)
+    assert causes(connection)[2:] == [f"opened {skipped}"]
+
+
+def test_what_is_open_long_after_its_incident_is_told_by_itself(connection: Connection) -> None:
+    observe(connection, bad(name=FRESH), bad(Level.MEDIUM, "watchlist_cadence"))
+    for tick in (1, 2):
+        observe(connection, *well(FRESH), bad(Level.MEDIUM, "watchlist_cadence"), tick=tick)
+    assert [kind for kind, _ in said(connection)] == ["opened", "resolved"]
+    observe(connection, bad(Level.MEDIUM, "watchlist_cadence"), tick=50)
+    assert causes(connection)[2:] == ["opened watchlist_cadence"]
+    for tick in (51, 52):
+        observe(connection, *well("watchlist_cadence"), tick=tick)
+    assert causes(connection)[3:] == ["resolved watchlist_cadence"]

@@ -24,6 +24,8 @@ BY_NAME = {table.name: table for table in TABLES}
 # attempts, a replay has no orders and measures nothing, no broker tells it of any, nobody is told
 # of it, and each installation is its own.
 LEFT_OUT = {
+    "account_adjustments",
+    "downtimes",
     "accounts",
     "alert_deliveries",
     "alert_messages",

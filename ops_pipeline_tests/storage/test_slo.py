@@ -20,7 +20,7 @@ from ops_pipeline.domain.slo import (
     Sizes,
     Turns,
 )
-from ops_pipeline.storage import knowledge, slo
+from ops_pipeline.storage import knowledge, machine, slo
 from ops_pipeline_tests.builders import DAY, SESSION, at
 from ops_pipeline_tests.storage.rows import insert, put_recommendation
 from ops_pipeline_tests.storage.turns import IN_TIME, closes, take
@@ -336,3 +336,39 @@ def test_without_a_day_the_session_that_was_measured_last_is_read(connection: Co
     found = slo.read(connection)
     assert found is not None
     assert found.session_date == DAY
+
+
+def test_minutes_that_an_operator_had_it_down_are_not_skipped_and_are_said(
+    connection: Connection,
+) -> None:
+    take(connection, at(0))
+    machine.begin_downtime(connection, at(2), "ops")
+    machine.begin_downtime(connection, at(3), "another")
+    assert measured(connection, 6)[0].skipped == 0
+    machine.end_downtime(connection, at(5))
+    take(connection, at(1), at(2), at(3), at(4), at(5))
+    take(connection, at(8))
+    turns, _ = measured(connection, 9)
+    # Up to the minute after it came up; the one after that was missed.
+    assert (turns.skipped, turns.first_skipped) == (1, at(7))
+    assert turns.operator_down.startswith("down from ")
+    assert turns.operator_down.endswith(" in New York by ops")
+
+
+def test_minutes_that_a_crash_took_are_skipped(connection: Connection) -> None:
+    take(connection, at(0))
+    machine.begin_downtime(connection, at(20), "ops")
+    take(connection, at(1), at(2), at(3), at(4))
+    assert measured(connection, 5)[0].skipped == 3
+
+
+def test_a_downtime_that_nobody_ended_ends_with_the_first_minute_after_it(
+    connection: Connection,
+) -> None:
+    machine.begin_downtime(connection, at(2), "ops")
+    for minute in (0, 6, 12):
+        take(connection, at(minute))
+    turns, _ = measured(connection, 13)
+    assert turns.skipped > 0
+    assert turns.first_skipped is not None
+    assert turns.first_skipped > at(6)

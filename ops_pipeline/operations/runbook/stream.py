@@ -89,7 +89,10 @@ def _look(scene: Scene) -> Iterator[Found]:
     yield from _liveness(scene, health)
     sums = sums_verdict(health)
     if not sums.is_normal:
-        compare = by_hand("compare it with Alpaca's own page", "ops-pipeline status")
+        compare = by_hand(
+            "compare it with Alpaca's own page; accept what the broker has right",
+            "ops-pipeline trade-stream accept TICKER --reason WHY",
+        )
         yield Found(DOES_NOT_ADD_UP, {"finding": sums.finding}, [compare])
 
 

@@ -1,12 +1,14 @@
 -- What the checks ask, each of the pipeline's present: :now, and from the calendar :today (midnight at the
 -- exchange), :day, :opens_at and :closes_at of the session that is open or was last, :before (the open of the
--- session before that). At the end of the file stand the runbook's own, word for word.
+-- session before that). Live, minutes that were filled in later (a backfill) are no basis of a volume.
+-- At the end of the file stand the runbook's own, word for word.
 
 -- name: installed
--- What is tracked, and since when this database is there.
+-- What is tracked, since when this database is there, and when an operator last brought it up again.
 select
     (select count(*) from universe) as tickers,
-    (select created_at from installation) as installed_at;
+    (select created_at from installation) as installed_at,
+    (select max(ended_at) from downtimes) as resumed_at;
 
 -- name: services_off
 -- Services that are switched off, or that came back less than five minutes ago.
@@ -167,6 +169,8 @@ select
                 universe.ticker = bar.ticker
                 and bar.minute >= :opens_at and bar.minute < :closes_at
                 and bar.minute < cast(:now as timestamptz) - interval '2 minutes'
+        -- Bars of minutes that nobody finished were imported: they stand against nothing.
+        inner join stage_minutes as done on bar.minute = done.minute and done.stage = 'bars'
     ) as bars;
 
 -- name: feature_completeness
@@ -252,11 +256,14 @@ left join lateral (
 order by universe.ticker;
 
 -- name: watchlist_cadence
--- Each fifth minute since the stage first finished one, in the last hour, and those that were decided.
+-- Each fifth minute since the stage first finished one in its turn, in the last hour, and those that were
+-- decided. A minute that was filled in later, as by a backfill, says nothing of when the loop began.
 with begun as (
     select min(minute) as minute
     from stage_minutes
-    where stage = 'watchlist' and minute >= :opens_at and minute < :closes_at
+    where
+        stage = 'watchlist' and minute >= :opens_at and minute < :closes_at
+        and (cast(:is_live as boolean) is false or first_written_at < minute + interval '10 minutes')
 ),
 
 due as (
@@ -268,7 +275,15 @@ due as (
             least(:closes_at, cast(:now as timestamptz) - interval '4 minutes') - interval '1 second',
             interval '5 minutes'
         ) as series (minute)
-    where series.minute >= begun.minute and series.minute >= cast(:now as timestamptz) - interval '64 minutes'
+    where
+        series.minute >= begun.minute and series.minute >= cast(:now as timestamptz) - interval '64 minutes'
+        and not exists (
+            select 1
+            from downtimes
+            where
+                series.minute + interval '4 minutes' > downtimes.began_at
+                and series.minute < downtimes.ended_at + interval '2 minutes'
+        )
 )
 
 select
@@ -301,7 +316,9 @@ select
     (
         select count(*)
         from stage_minutes
-        where stage = 'news' and minute >= :opens_at and minute < :closes_at and minute < :now
+        where
+            stage = 'news' and minute >= :opens_at and minute < :closes_at and minute < :now
+            and (cast(:is_live as boolean) is false or first_written_at < minute + interval '10 minutes')
     ) as minutes,
     (
         select count(*)
@@ -317,7 +334,9 @@ select
     (
         select count(*)
         from stage_minutes
-        where stage = 'sentiment' and minute >= :opens_at and minute < :closes_at and minute < :now
+        where
+            stage = 'sentiment' and minute >= :opens_at and minute < :closes_at and minute < :now
+            and (cast(:is_live as boolean) is false or first_written_at < minute + interval '10 minutes')
     ) as minutes,
     (
         select count(*)
@@ -395,7 +414,9 @@ select
     (
         select count(*)
         from stage_minutes
-        where stage = 'signals' and minute >= :opens_at and minute < :closes_at and minute < :now
+        where
+            stage = 'signals' and minute >= :opens_at and minute < :closes_at and minute < :now
+            and (cast(:is_live as boolean) is false or first_written_at < minute + interval '10 minutes')
     ) as minutes,
     (
         select count(*)
@@ -409,7 +430,9 @@ select
     (
         select count(*)
         from stage_minutes
-        where stage = 'signals' and minute >= :opens_at and minute < :closes_at and minute < :now
+        where
+            stage = 'signals' and minute >= :opens_at and minute < :closes_at and minute < :now
+            and (cast(:is_live as boolean) is false or first_written_at < minute + interval '10 minutes')
     ) as minutes,
     count(*) filter (where status in ('SIMULATED', 'EXECUTED')) as executed,
     count(*) filter (where status = 'SKIPPED') as skipped,

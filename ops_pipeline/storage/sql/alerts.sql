@@ -15,7 +15,9 @@ select
     seen_count,
     calm_count,
     calm_needed,
-    resolved_at
+    resolved_at,
+    incident_id,
+    over_at
 from alerts
 where resolved_at is null
 order by array_position(array['critical', 'high', 'medium', 'low'], level), opened_at, id;
@@ -37,7 +39,9 @@ select
     seen_count,
     calm_count,
     calm_needed,
-    resolved_at
+    resolved_at,
+    incident_id,
+    over_at
 from alerts
 where resolved_at is null and cause = any(cast(:causes as text[]))
 order by cause
@@ -60,7 +64,9 @@ select
     seen_count,
     calm_count,
     calm_needed,
-    resolved_at
+    resolved_at,
+    incident_id,
+    over_at
 from alerts
 where cast(:since as timestamptz) is null or coalesce(resolved_at, :since) >= :since
 order by opened_at desc, id desc
@@ -83,7 +89,9 @@ select
     seen_count,
     calm_count,
     calm_needed,
-    resolved_at
+    resolved_at,
+    incident_id,
+    over_at
 from alerts
 where id = :id;
 
@@ -113,8 +121,50 @@ update alerts
 set
     level = :level, told_level = :told_level, finding = :finding, expected = :expected,
     suppressed_by = :suppressed_by, last_seen_at = :last_seen_at, seen_count = :seen_count,
-    calm_count = :calm_count, resolved_at = :resolved_at
+    calm_count = :calm_count, resolved_at = :resolved_at, incident_id = :incident_id,
+    over_at = :over_at
 where id = :id;
+
+-- name: lock_alerts
+-- Until the transaction ends nobody else opens, joins or ends an incident.
+lock table alerts in share row exclusive mode;
+
+-- name: incidents
+-- Alerts that were told and are not over, or were over lately, each with those that joined them.
+select
+    id,
+    cause,
+    source,
+    level,
+    told_level,
+    finding,
+    expected,
+    link,
+    suppressed_by,
+    opened_at,
+    last_seen_at,
+    seen_count,
+    calm_count,
+    calm_needed,
+    resolved_at,
+    incident_id,
+    over_at
+from alerts
+where
+    coalesce(incident_id, id) in (
+        select led.id
+        from alerts as led
+        where
+            led.incident_id is null and led.told_level <> 'normal'
+            and (led.over_at is null or led.over_at > :since)
+    )
+order by id;
+
+-- name: amend_message
+-- What was said of an incident and not passed on yet says all that is known of it.
+update alert_messages
+set level = :level, title = :title, body = :body
+where alert_id = :alert_id and not is_passed_on and kind in ('opened', 'raised');
 
 -- name: insert_message
 -- Say something; no row where it was said already.

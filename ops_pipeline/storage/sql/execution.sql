@@ -69,7 +69,8 @@ select
     fill.intent,
     fill.stop_loss_price,
     fill.take_profit_price,
-    fill.max_hold_minutes
+    fill.max_hold_minutes,
+    fill.split_ratio
 from ledger_fills as fill
 where
     fill.account = :account and fill.session_date <= :session_date
@@ -98,7 +99,8 @@ select
     fill.intent,
     fill.stop_loss_price,
     fill.take_profit_price,
-    fill.max_hold_minutes
+    fill.max_hold_minutes,
+    fill.split_ratio
 from ledger_fills as fill
 where fill.account = :account and fill.session_date <= :session_date
 order by fill.simulated_ts, fill.written_at, fill.ticker;

@@ -238,7 +238,8 @@ select
     fill.session_date,
     case fill.side when 'buy' then fill.qty else -fill.qty end as quantity,
     fill.price,
-    fill.intent
+    fill.intent,
+    fill.split_ratio
 from ledger_fills as fill
 inner join dispatch_executions as last on fill.account = last.account and fill.ticker = last.ticker
 where

@@ -45,6 +45,39 @@ due as (
     where begun.minute is not null
 ),
 
+stopped as (
+    -- Brought up by other means, it has ended with the first minute that was finished after it.
+    select
+        down.began_at,
+        coalesce(down.ended_at, resumed.at, 'infinity') as ended_at,
+        down.stopped_by
+    from downtimes as down
+    cross join
+        lateral (
+            select min(done.first_written_at) as at
+            from stage_minutes as done
+            where done.minute > down.began_at and done.stage = 'signals'
+        ) as resumed
+    where
+        down.began_at < :until and coalesce(down.ended_at, resumed.at, 'infinity') > :opens_at
+),
+
+said as (
+    select
+        coalesce(string_agg(
+            format(
+                'down from %s to %s in New York by %s',
+                to_char(began_at at time zone 'America/New_York', 'HH24:MI'),
+                case
+                    when ended_at = 'infinity' then 'now'
+                    else to_char(ended_at at time zone 'America/New_York', 'HH24:MI')
+                end,
+                stopped_by
+            ), ', ' order by began_at
+        ), '') as operator_down
+    from stopped
+),
+
 stages as (
     select
         minute,
@@ -107,6 +140,17 @@ turns as (
     left join decided on due.minute = decided.minute
     left join runs on decided.run_id = runs.run_id
     left join closed on due.minute = closed.minute
+    -- What an operator had down when the minute's turn was is no minute that was missed; to start takes
+    -- two minutes.
+    where
+        not exists (
+            select 1
+            from stopped
+            where
+                due.next_settles_at > stopped.began_at
+                and due.closes_at < stopped.ended_at + interval '2 minutes'
+                and not coalesce(runs.newest_minute = due.minute, false)
+        )
 ),
 
 counted as (
@@ -156,6 +200,7 @@ select
     counted.first_skipped,
     counted.first_late,
     counted.run_ids,
+    said.operator_down,
     asked.phase,
     coalesce(measured.count, 0) as count,
     measured.p50_seconds,
@@ -163,6 +208,7 @@ select
     measured.p99_seconds,
     measured.max_seconds
 from counted
+cross join said
 cross join unnest(cast(:phases as text[])) with ordinality as asked (phase, number)
 left join measured on asked.phase = measured.phase
 order by asked.number;
@@ -233,12 +279,12 @@ limit 1;
 -- name: upsert_counters
 -- Keep what a session counts; sizes that are not told again stay.
 insert into pipeline_slo_counters as kept (
-    session_date, minutes, skipped, late, first_skipped, first_late,
+    session_date, minutes, skipped, late, first_skipped, first_late, operator_down,
     since, event_log_bytes_since, database_bytes_since,
     event_log_bytes, database_bytes, event_log_growth_bytes, database_growth_bytes, measured_at
 )
 values (
-    :session_date, :minutes, :skipped, :late, :first_skipped, :first_late,
+    :session_date, :minutes, :skipped, :late, :first_skipped, :first_late, :operator_down,
     :since, :event_log_bytes_since, :database_bytes_since,
     :event_log_bytes, :database_bytes, :event_log_growth_bytes, :database_growth_bytes, :measured_at
 )
@@ -249,6 +295,7 @@ on conflict (session_date) do update
         late = excluded.late,
         first_skipped = excluded.first_skipped,
         first_late = excluded.first_late,
+        operator_down = excluded.operator_down,
         since = coalesce(excluded.since, kept.since),
         event_log_bytes_since = coalesce(excluded.event_log_bytes_since, kept.event_log_bytes_since),
         database_bytes_since = coalesce(excluded.database_bytes_since, kept.database_bytes_since),
@@ -282,6 +329,7 @@ select
     late,
     first_skipped,
     first_late,
+    operator_down,
     event_log_bytes,
     database_bytes,
     event_log_growth_bytes,

@@ -210,7 +210,7 @@ where account = :account
 order by created_at, broker_order_id;
 
 -- name: sums
--- Shares by ticker that orders come to, and those that were held before the first of them.
+-- Shares by ticker that orders and adjustments come to, and those held before the first order.
 select
     ticker,
     sum(qty) as qty
@@ -226,9 +226,72 @@ from (
         before_qty as qty
     from broker_positions
     where account = :account
+    union all
+    select
+        ticker,
+        qty
+    from account_adjustments
+    where account = :account
 ) as parts
 group by ticker
 having sum(qty) <> 0;
+
+-- name: insert_adjustment
+-- A change of the account that no order made; the difference that it explains stands with it.
+insert into account_adjustments (
+    account, ticker, kind, qty, ledger_qty, split_ratio, price, stop_loss_price, take_profit_price,
+    max_hold_minutes, by_orders, by_broker, activity_ids, broker_order_id, adjusted_by, reason,
+    adjusted_at, session_date
+)
+values (
+    :account, :ticker, :kind, :qty, :ledger_qty, :split_ratio, :price, :stop_loss_price,
+    :take_profit_price, :max_hold_minutes, :by_orders, :by_broker, :activity_ids, :broker_order_id,
+    :adjusted_by, :reason, :adjusted_at, :session_date
+);
+
+-- name: first_looked_at
+-- When the account was asked for first, as far as that is kept.
+select min(looked_at) as looked_at
+from stream_looks
+where account = :account and outcome = 'SETTLED';
+
+-- name: counted_activities
+-- Activities that were counted already.
+select unnest(activity_ids) as activity_id
+from account_adjustments
+where account = :account;
+
+-- name: busted
+-- Shares by which orders were adjusted, by the broker's order id.
+select
+    broker_order_id,
+    sum(qty) as qty
+from account_adjustments
+where account = :account and broker_order_id is not null
+group by broker_order_id;
+
+-- name: last_accepted
+-- Who accepted a difference of a ticker last, and when.
+select
+    adjusted_by,
+    adjusted_at
+from account_adjustments
+where account = :account and ticker = :ticker and kind = 'accepted'
+order by id desc
+limit 1;
+
+-- name: lock_followed
+-- Until the transaction ends nobody joins anything to the account.
+select account
+from stream_leases
+where account = :account
+for no key update;
+
+-- name: broker_price
+-- What the broker says that a share of a ticker cost.
+select price
+from broker_positions
+where account = :account and ticker = :ticker;
 
 -- name: since
 -- From when on orders and fills have to be asked for: the oldest that is open, and the last fill.
@@ -315,6 +378,13 @@ from (
     union all
     select
         ticker,
+        qty - ledger_qty as qty,
+        null as price
+    from account_adjustments
+    where account = :account
+    union all
+    select
+        ticker,
         before_qty as qty,
         price
     from broker_positions
@@ -390,6 +460,7 @@ select
     sum(before_qty) as before_qty,
     sum(ours_qty) as ours_qty,
     sum(others_qty) as others_qty,
+    sum(adjusted_qty) as adjusted_qty,
     sum(broker_qty) as broker_qty
 from (
     select
@@ -397,6 +468,7 @@ from (
         0 as before_qty,
         case when is_external then 0 when side = 'buy' then filled_qty else -filled_qty end as ours_qty,
         case when not is_external then 0 when side = 'buy' then filled_qty else -filled_qty end as others_qty,
+        0 as adjusted_qty,
         0 as broker_qty
     from broker_orders
     where account = :account
@@ -406,13 +478,25 @@ from (
         before_qty,
         0 as ours_qty,
         0 as others_qty,
+        0 as adjusted_qty,
         qty as broker_qty
     from broker_positions
+    where account = :account
+    union all
+    select
+        ticker,
+        0 as before_qty,
+        0 as ours_qty,
+        0 as others_qty,
+        qty as adjusted_qty,
+        0 as broker_qty
+    from account_adjustments
     where account = :account
 ) as parts
 group by ticker
 having
-    sum(before_qty) <> 0 or sum(ours_qty) <> 0 or sum(others_qty) <> 0 or sum(broker_qty) <> 0
+    sum(before_qty) <> 0 or sum(ours_qty) <> 0 or sum(others_qty) <> 0
+    or sum(adjusted_qty) <> 0 or sum(broker_qty) <> 0
 order by ticker;
 
 -- name: open_orders
