@@ -106,7 +106,7 @@ with picked as (
         waiting.status = 'PENDING' and waiting.ts <= :now and waiting.expires_at > :now
         -- Nothing lives longer; without it a claim would pass by the whole backlog first.
         and waiting.ts > cast(:now as timestamptz) - interval '1 hour'
-    order by waiting.ts, (waiting.intent = 'close') desc, waiting.confidence desc, waiting.ticker
+    order by waiting.ts, (waiting.intent = 'close') desc, waiting.confidence desc, waiting.ticker, waiting.id
     limit :limit
     for update skip locked
 )
@@ -145,7 +145,7 @@ from dispatch_recommendations as held
 inner join unnest(cast(:ids as bigint[]), cast(:epochs as integer[])) as claim (id, epoch)
     on held.id = claim.id and held.claim_epoch = claim.epoch
 where held.status = 'PROCESSING'
-order by held.ts, (held.intent = 'close') desc, held.confidence desc, held.ticker
+order by held.ts, (held.intent = 'close') desc, held.confidence desc, held.ticker, held.id
 for update of held;
 
 -- name: finish
@@ -207,7 +207,8 @@ select
 -- Which of these rows the ledger holds already, though they are not closed.
 select made.recommendation_id
 from dispatch_executions as made
-where made.recommendation_id = any(cast(:ids as bigint[]));
+where made.recommendation_id = any(cast(:ids as bigint[]))
+order by made.recommendation_id;
 
 -- name: take_lease
 -- Be the only holder for so long: a new holder, the same one again, or the one after a dead one.
@@ -233,5 +234,5 @@ select
     skipped_count,
     failed_count
 from dispatcher_runs
-order by started_at desc
+order by started_at desc, run_id
 limit :limit;

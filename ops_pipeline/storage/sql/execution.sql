@@ -83,7 +83,7 @@ where
             or sum(seen.working_qty) > 0
             or max(seen.session_date) = :session_date
     )
-order by fill.simulated_ts, fill.written_at, fill.ticker;
+order by fill.simulated_ts, fill.written_at, fill.ticker, fill.execution_id;
 
 -- name: fills_until
 -- All fills up to the end of a session, in time order.
@@ -101,4 +101,4 @@ select
     fill.max_hold_minutes
 from ledger_fills as fill
 where fill.account = :account and fill.session_date <= :session_date
-order by fill.simulated_ts, fill.written_at, fill.ticker;
+order by fill.simulated_ts, fill.written_at, fill.ticker, fill.execution_id;

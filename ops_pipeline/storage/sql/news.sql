@@ -47,7 +47,8 @@ select
     count(*) as rows_count
 from news_items
 where available_at >= :start and available_at < :end
-group by minute;
+group by minute
+order by minute;
 
 -- name: count_items
 -- How many stories are kept.
