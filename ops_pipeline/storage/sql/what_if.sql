@@ -1,13 +1,18 @@
 -- name: runs
--- The runs of the dispatcher in [start, end), and what each found the world to be like.
+-- The runs of the dispatcher in [start, end), when each decided what it had claimed, and what it found.
 select
-    started_at,
-    config_hash,
-    pulled_count,
-    run_summary_json
-from dispatcher_runs
-where started_at >= :start and started_at < :end
-order by started_at, written_at, run_id;
+    run.started_at,
+    coalesce(max(decided.processed_at), run.started_at) as decided_at,
+    run.config_hash,
+    run.pulled_count,
+    run.run_summary_json
+from dispatcher_runs as run
+left join dispatch_attempts as attempt
+    on run.run_id = attempt.dispatcher_run_id and attempt.outcome <> 'RELEASED'
+left join dispatch_recommendations as decided on attempt.recommendation_id = decided.id
+where run.started_at >= :start and run.started_at < :end
+group by run.run_id
+order by run.started_at, run.written_at, run.run_id;
 
 -- name: settings
 -- The settings that the runs in [start, end) had in force.
