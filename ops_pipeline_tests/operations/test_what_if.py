@@ -327,7 +327,7 @@ def test_live_decisions_come_a_moment_after_their_claim_and_are_reproduced(
     market: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each reading of the clock is 20 to 150 ms later: a bar or a feature comes in between."""
-    dice = random.Random(11)
+    dice = random.Random(11)  # noqa: S311 - a clock, no secret
     with opened(clone(market, "what_if_live")) as engine:
         with engine.begin() as connection:
             connection.exec_driver_sql("set local session_replication_role = replica")
