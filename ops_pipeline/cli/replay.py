@@ -164,10 +164,12 @@ def _print(report: ReplayReport) -> None:
     shown = [c for c in report.checks if c.name in QUERIES or not c.is_normal]
     rows = [[c.name, c.level.value, c.finding] for c in shown]
     out.print(table("checks", ["check", "verdict", "found"], rows))
-    others = (
-        f"{len(report.checks) - len(shown)} other checks are normal, or say nothing in a replay"
+    silent = sum(c.is_silent for c in report.checks)
+    normal = sum(c.is_normal and not c.is_silent and c not in shown for c in report.checks)
+    say(
+        f"{normal} other checks are normal, {silent} do not apply to a replay:"
+        " ops-pipeline check --mode replay"
     )
-    say(f"{others}: ops-pipeline check --mode replay")
     say(
         f"mode {report.mode.value}, confidence_min {report.confidence_min} (this mode's profile;"
         " the production default is 0.7)"

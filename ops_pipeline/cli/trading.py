@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops_pipeline.cli.console import ModeOption, say
+from ops_pipeline.cli.console import ModeOption, ReasonOption, say
 from ops_pipeline.cli.server import connected, existing_server
 from ops_pipeline.dispatcher.exits import closable, propose_flatten
 from ops_pipeline.dispatcher.snapshot import Account, read_account
@@ -23,11 +23,10 @@ from ops_pipeline.storage.engine import opened, wait_for_disk
 from ops_pipeline.storage.execution import live_fills
 from ops_pipeline.storage.services import switches
 
-Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
 GOES_ON = "data, signals and checks go on; recommendations are skipped with that reason"
 
 
-def halt(reason: Reason = "", mode: ModeOption = None) -> None:
+def halt(reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """No order at all, neither to open nor to close, until resume."""
     with _changed(HALTED, reason, mode) as (settings, connection):
         _say(
@@ -38,7 +37,7 @@ def halt(reason: Reason = "", mode: ModeOption = None) -> None:
     say("next: ops-pipeline reduce, to close what is held; ops-pipeline resume, to trade again")
 
 
-def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
+def reduce(reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """Nothing is opened; stops, targets and the end of the day still close."""
     with _changed(REDUCING, reason, mode) as (settings, connection):
         _say(settings, f"REDUCING: nothing is opened any more; {GOES_ON}")
@@ -51,7 +50,7 @@ def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
     say("next: ops-pipeline resume, to trade again")
 
 
-def resume(reason: Reason = "", mode: ModeOption = None) -> None:
+def resume(reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """Trade again."""
     with _changed(ACTIVE, reason, mode) as (settings, connection):
         _say(settings, "ACTIVE: recommendations trade when they pass every gate")
@@ -60,7 +59,7 @@ def resume(reason: Reason = "", mode: ModeOption = None) -> None:
 
 
 def flatten(
-    reason: Reason = "",
+    reason: ReasonOption = "",
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without, only say what.")] = False,
     mode: ModeOption = None,
 ) -> None:

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
+from ops_pipeline.cli.console import (
+    JsonOption,
+    ModeOption,
+    ReasonOption,
+    out,
+    print_json,
+    require_reason,
+    say,
+    table,
+)
 from ops_pipeline.cli.server import connected
 from ops_pipeline.clients.universe import tickers_of
 from ops_pipeline.domain.errors import BadInput
@@ -17,7 +26,6 @@ app = typer.Typer(help="Tracked tickers; every change is kept with its reason.")
 
 CHANGES = 10
 Symbol = Annotated[str, typer.Argument(help="A ticker, as AAPL.")]
-Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
 
 
 @app.command("list")
@@ -42,7 +50,7 @@ def list_tickers(mode: ModeOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def add(symbol: Symbol, reason: Reason = "", mode: ModeOption = None) -> None:
+def add(symbol: Symbol, reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """Track a ticker from the next minute on."""
     with connected(mode) as (settings, connection):
         (ticker,) = tickers_of([symbol], settings.universe_file)
@@ -53,7 +61,7 @@ def add(symbol: Symbol, reason: Reason = "", mode: ModeOption = None) -> None:
 
 
 @app.command()
-def remove(symbol: Symbol, reason: Reason = "", mode: ModeOption = None) -> None:
+def remove(symbol: Symbol, reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """Track a ticker no longer; refused while it is held."""
     with connected(mode) as (settings, connection):
         remove_ticker(connection, symbol, settings.mode.calendar, reason)
@@ -63,7 +71,10 @@ def remove(symbol: Symbol, reason: Reason = "", mode: ModeOption = None) -> None
 @app.command()
 def release(
     symbol: Symbol,
-    because: Annotated[str, typer.Option(help="What you found; kept beside the quarantine.")],
+    because: Annotated[
+        str,
+        typer.Option(help="What you found; kept beside the quarantine.", callback=require_reason),
+    ],
     mode: ModeOption = None,
 ) -> None:
     """Let a quarantined ticker be traded again, from now on."""

@@ -9,8 +9,9 @@ Row = Mapping[str, Any]
 
 
 class Level(StrEnum):
-    """How bad it is: the words of the runbook's escalation, in order."""
+    """How bad it is: the words of the runbook's escalation, in order; first, what was not asked."""
 
+    NOT_APPLICABLE = "not applicable"
     NORMAL = "normal"
     LOW = "low"
     MEDIUM = "medium"
@@ -25,19 +26,23 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check found; a silent one has not looked, and says so."""
+    """What one check found; one that does not apply now has not looked, and says why."""
 
     name: str
     level: Level
     finding: str
     observed: dict[str, Any] = field(default_factory=dict)
     expected: str = ""
-    is_silent: bool = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Return True if the check does not apply now: it has found nothing, good or bad."""
+        return self.level is Level.NOT_APPLICABLE
 
     @property
     def is_normal(self) -> bool:
         """Whether there is nothing to do."""
-        return self.level is Level.NORMAL
+        return self.level in (Level.NOT_APPLICABLE, Level.NORMAL)
 
 
 BACKLOG, STUCK, DUPLICATES = "backlog_state", "stuck_processing", "duplicate_executions"

@@ -12,6 +12,7 @@ from ops_pipeline.domain.ranges import Present
 from ops_pipeline.domain.sentiment import linked_verdict, scored_verdict
 
 CLOSED = "the market is closed"
+NO_NEWS = "the recording has no news of this session"
 Rows = Sequence[Row]
 
 
@@ -45,7 +46,7 @@ def stuck_processing(present: Present, rows: Rows) -> Found:
 def duplicate_executions(present: Present, rows: Rows) -> Found:
     """Query 3: no recommendation was executed twice."""
     level = Level.CRITICAL if rows else Level.NORMAL
-    observed = {"recommendation_ids": [int(row["recommendation_id"]) for row in rows]}
+    observed = {"recommendation_ids": sorted(int(row["recommendation_id"]) for row in rows)}
     return Found(level, f"{len(rows)} executed twice", observed, "no rows")
 
 
@@ -214,11 +215,15 @@ def watchlist_cadence(present: Present, rows: Rows) -> Found:
 
 def news_volume(present: Present, rows: Rows) -> Found:
     """Neither silent feeds nor a flood, once half of a session is known."""
+    if not (present.is_live or rows[0]["stories"]):
+        return Found(Level.NOT_APPLICABLE, NO_NEWS)
     return _volume(present, rows[0], "stories", ranges.NEWS_MIN, ranges.NEWS_MAX)
 
 
 def sentiment_volume(present: Present, rows: Rows) -> Found:
     """As many texts are scored as stories come, once half of a session is known."""
+    if not (present.is_live or rows[0]["scored"]):
+        return Found(Level.NOT_APPLICABLE, NO_NEWS)
     return _volume(present, rows[0], "scored", ranges.NEWS_MIN, ranges.NEWS_MAX)
 
 
