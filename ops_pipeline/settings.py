@@ -485,7 +485,7 @@ def alert_channels_of(settings: Settings) -> list[AlertChannel]:
     for number, word in enumerate(settings.alert_urls.split(), 1):
         name, _, url = word.partition("=")
         name, _, level = name.partition("@")
-        known = [one.value for one in Level if one is not Level.NORMAL]
+        known = [one.value for one in Level if not one.is_normal]
         is_new = name not in (CONSOLE, *(one.name for one in found))
         is_named = bool(_CHANNEL.fullmatch(name)) and is_new and level in ("", *known)
         if not is_named or "://" not in url:

@@ -88,7 +88,9 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
         if isinstance(attribute, typer.Typer):
             found.add_typer(attribute, name=verb)
         else:
-            found.command(verb)(attribute)
+            # A statement may begin with a comment, which looks like an option.
+            words_apart = {"ignore_unknown_options": verb == "sql"}
+            found.command(verb, context_settings=words_apart)(attribute)
     return found
 
 

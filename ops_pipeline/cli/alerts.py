@@ -11,6 +11,7 @@ import typer
 from ops_pipeline.cli.console import (
     JsonOption,
     ModeOption,
+    ReasonOption,
     out,
     print_json,
     read_length,
@@ -89,7 +90,7 @@ def show(
 def silence(
     cause: Cause,
     length: Annotated[str, typer.Option("--for", help="How long: 30m, 2h, 1d.")],
-    reason: Annotated[str, typer.Option(help="Why, for whoever looks next.")],
+    reason: ReasonOption,
     mode: ModeOption = None,
 ) -> None:
     """Tell nobody of a cause for a while; it is looked at and listed all the same."""

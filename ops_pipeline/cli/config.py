@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from ops_pipeline.cli.console import (
     JsonOption,
     ModeOption,
+    ReasonOption,
     out,
     print_json,
     read_length,
@@ -35,7 +36,6 @@ from ops_pipeline.storage.knowledge import clock
 app = typer.Typer(help="The dispatcher's settings: look, change, take back; each with who and why.")
 
 USAGE = "try: ops-pipeline config set confidence_min=0.60 --reason '...'"
-Why = Annotated[str, typer.Option("--reason", help="Why, for whoever looks next.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 Number = Annotated[int | None, typer.Argument(help="A version's number.")]
 
@@ -97,7 +97,7 @@ def set_keys(
     changes: Annotated[
         list[str], typer.Argument(metavar="KEY=VALUE...", help="Or one JSON object with keys.")
     ],
-    reason: Why,
+    reason: ReasonOption,
     lasting: Annotated[
         str | None, typer.Option("--for", help="How long, as 30m, 2h or 1d; for good without.")
     ] = None,
@@ -123,7 +123,7 @@ def set_keys(
 @app.command("unset")
 def unset_keys(
     keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="As config show has them.")],
-    reason: Why,
+    reason: ReasonOption,
     dry_run: DryRun = False,
     mode: ModeOption = None,
 ) -> None:
@@ -180,7 +180,7 @@ def log(
 @app.command()
 def rollback(
     number: Annotated[int, typer.Argument(help="The version whose values are to hold again.")],
-    reason: Why,
+    reason: ReasonOption,
     mode: ModeOption = None,
 ) -> None:
     """Have every value as it was in a version; that is a version of its own."""

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import IO, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -32,7 +34,52 @@ ModeOption = Annotated[
     Mode | None,
     typer.Option("--mode", help="Which market; what is up here without it. [env: OPS_MODE]"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+# Where JSON goes while everything else that is printed goes to standard error.
+_json_files: list[IO[str]] = []
+
+
+@contextmanager
+def _json_alone() -> Iterator[None]:
+    """Keep standard output for JSON: what libraries and child processes print is no part of it."""
+    stdout = sys.stdout
+    stdout.flush()
+    kept = os.dup(1)
+    is_ours = stdout is sys.__stdout__
+    file = os.fdopen(os.dup(kept), "w", encoding="utf-8") if is_ours else stdout
+    _json_files.append(file)
+    try:
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        yield
+    finally:
+        sys.stdout = stdout
+        os.dup2(kept, 1)
+        os.close(kept)
+        _json_files.pop()
+        if is_ours:
+            file.close()
+
+
+def _on_json(context: typer.Context, as_json: bool) -> bool:
+    if as_json:
+        context.with_resource(_json_alone())
+    return as_json
+
+
+def require_reason(context: typer.Context, option: typer.CallbackParam, reason: str) -> str:
+    """Return the reason that an option gives; one that is given says something."""
+    source = context.get_parameter_source(option.name or "")
+    if source and source.name == "COMMANDLINE" and not reason.strip():
+        raise BadInput(f"{option.opts[0]} is empty", "say why in a few words")
+    return reason.strip()
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, and nothing else.", callback=_on_json)
+]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", help="Why, for whoever looks next.", callback=require_reason)
+]
 
 
 def say(text: str) -> None:
@@ -54,8 +101,9 @@ def symbol_of(text: str) -> str:
 
 
 def print_json(value: object) -> None:
-    """One JSON document; NaN is refused, times are ISO 8601."""
-    out.print(json.dumps(plain(value), indent=2, allow_nan=False), markup=False, soft_wrap=True)
+    """Print one JSON document; NaN is refused, times are ISO 8601."""
+    text = json.dumps(plain(value), indent=2, allow_nan=False)
+    print(text, file=_json_files[-1] if _json_files else sys.stdout)
 
 
 def plain(value: Any) -> Any:
@@ -67,8 +115,12 @@ def plain(value: Any) -> Any:
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime | date | time):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return f"PT{value.total_seconds():g}S"
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, UUID):

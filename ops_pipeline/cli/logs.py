@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, read_length, say
-from ops_pipeline.cli.server import settings_of
+from ops_pipeline.cli.server import settings_of, watched_server
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.logs import Line
 from ops_pipeline.domain.session import NEW_YORK
@@ -36,7 +36,9 @@ def logs(
         raise BadInput("--follow prints lines, not one document", "leave --json out")
     settings = settings_of(mode)
     now = clock()
-    found = read(settings, name, now - read_length("--since", since), now)
+    length = read_length("--since", since)
+    with watched_server(settings.mode) as answering:
+        found = read(answering, name, now - length, now)
     if not found.lines and not follow and not found.is_quiet:
         raise BadInput(f"no line of {name} in the last {since}: {found.reason}", "try --since 1d")
     if as_json:

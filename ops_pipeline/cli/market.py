@@ -30,6 +30,7 @@ from ops_pipeline.domain.values import NewsEntry
 from ops_pipeline.sandbox.market import DEFAULT_TICKERS, GeneratedMarket
 from ops_pipeline.settings import PartitionWindow, Settings, load
 from ops_pipeline.storage.engine import opened
+from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.universe import replace_universe
 
 MAX_SESSIONS = 60
@@ -199,6 +200,10 @@ def _sessions(
     last = days[1] or (available[-1] if available else None)
     if first is None or last is None:
         raise BadInput(f"{where} has no session of XNYS")
+    newest = calendar.newest_over(clock()).day
+    if calendar.after(newest).day <= last:
+        hint = f"add --to {newest}" if first <= newest else ""
+        raise BadInput(f"{last} is not over yet; the newest day to play is {newest}", hint)
     found = calendar.between(first, last)
     sessions = [s for s in found if available is None or s.day in set(available)]
     if not found:

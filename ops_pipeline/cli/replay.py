@@ -13,7 +13,7 @@ from ops_pipeline.cli.console import JsonOption, err, out, say, show_result, tab
 from ops_pipeline.cli.play import play, shown
 from ops_pipeline.cli.server import prepare, running_server
 from ops_pipeline.clients.bar_formats import BarFormat
-from ops_pipeline.domain.acceptance import QUERIES, Verdict
+from ops_pipeline.domain.acceptance import QUERIES, Level, Verdict
 from ops_pipeline.domain.errors import Unsafe
 from ops_pipeline.domain.session import Session
 from ops_pipeline.local.keeper import table_of
@@ -168,10 +168,13 @@ def _print(report: ReplayReport) -> None:
     shown = [c for c in report.checks if c.name in QUERIES or not c.is_normal]
     rows = [[c.name, c.level.value, c.finding] for c in shown]
     out.print(table("checks", ["check", "verdict", "found"], rows))
-    others = (
-        f"{len(report.checks) - len(shown)} other checks are normal, or say nothing in a replay"
+    rest = [c.level for c in report.checks if c not in shown]
+    silent = rest.count(Level.NOT_APPLICABLE)
+    normal = len(rest) - silent
+    say(
+        f"{normal} other checks are normal, {silent} do not apply to a replay:"
+        " ops-pipeline check --mode replay"
     )
-    say(f"{others}: ops-pipeline check --mode replay")
     say(
         f"mode {report.mode.value}, confidence_min {report.confidence_min} (this mode's profile;"
         " the production default is 0.7)"

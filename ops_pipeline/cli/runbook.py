@@ -16,7 +16,7 @@ from ops_pipeline.cli.console import (
     show_result,
     table,
 )
-from ops_pipeline.cli.server import settings_of
+from ops_pipeline.cli.server import settings_of, watched_server
 from ops_pipeline.domain.acceptance import Verdict
 from ops_pipeline.environment import apply
 from ops_pipeline.operations.operator import operator
@@ -108,8 +108,12 @@ def verify(name: Name, mode: ModeOption = None, as_json: JsonOption = False) -> 
 @contextmanager
 def _scene(section: Section, mode: ModeOption) -> Iterator[Scene]:
     """Where the section looks; its database may be away, which some are there to find out."""
-    settings = settings_of(mode)
     with ExitStack() as stack:
+        settings = (
+            settings_of(mode)
+            if section.is_about_database
+            else stack.enter_context(watched_server(mode))
+        )
         engine = stack.enter_context(opened(settings))
         if not section.is_about_database:
             stack.enter_context(reachable(settings))

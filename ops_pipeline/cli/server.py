@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from sqlalchemy import Connection, Engine
@@ -86,36 +86,44 @@ def running_server(mode: Mode | None) -> Iterator[Settings]:
         ensure_roles(load(settings.mode.value))
         yield load(settings.mode.value)
         return
-    server = EmbeddedServer.in_folder(settings.var_dir)
-    was_running = server.is_running()
-    server.start()
-    try:
+    with EmbeddedServer.in_folder(settings.var_dir).held():
         ensure_roles(load(settings.mode.value))
         yield load(settings.mode.value)
-    finally:
-        if not was_running:
-            server.stop()
 
 
 @contextmanager
 def existing_server(mode: Mode | None) -> Iterator[Settings]:
-    """Settings with a server that runs already.
+    """Settings with databases that are there; their server is started for as long as this lasts.
 
     Raises:
-        NotRunning: it does not; nothing is started for a verb that only looks.
+        NotRunning: nothing was ever made here, or the server does not answer.
     """
     settings = settings_of(mode)
-    if settings.is_embedded:
-        server = EmbeddedServer.in_folder(settings.var_dir)
-        if not server.is_running() or settings.server is None:
-            raise NotRunning("the embedded PostgreSQL does not run", "run: ops-pipeline up")
-    with reachable(settings), migrated(settings):
+    with ExitStack() as stack:
+        if settings.is_embedded:
+            if settings.server is None:
+                raise NotRunning("there is no database yet", "run: ops-pipeline up")
+            stack.enter_context(EmbeddedServer.in_folder(settings.var_dir).held())
+            settings = load(settings.mode.value)
+        stack.enter_context(reachable(settings))
+        stack.enter_context(migrated(settings))
         yield settings
 
 
 @contextmanager
+def watched_server(mode: Mode | None) -> Iterator[Settings]:
+    """Settings for a verb that also reports a server that is down: only a replay's is started."""
+    settings = settings_of(mode)
+    if settings.mode.is_live or not settings.is_embedded or settings.server is None:
+        yield settings
+        return
+    with EmbeddedServer.in_folder(settings.var_dir).held():
+        yield load(settings.mode.value)
+
+
+@contextmanager
 def connected(mode: Mode | None) -> Iterator[tuple[Settings, Connection]]:
-    """Settings, and one transaction on the database of a server that runs already."""
+    """Settings, and one transaction on their database."""
     with (
         existing_server(mode) as settings,
         opened(settings) as engine,

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, say, table
+from ops_pipeline.cli.console import (
+    JsonOption,
+    ModeOption,
+    ReasonOption,
+    out,
+    print_json,
+    say,
+    table,
+)
 from ops_pipeline.cli.server import connected
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.stages import SERVICES, TRADE_STREAM, Stage, stage_of_service
@@ -60,7 +68,7 @@ def list_switches(mode: ModeOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def enable(
     name: Name,
-    reason: Annotated[str, typer.Option(help="Why, for whoever looks next.")] = "",
+    reason: ReasonOption = "",
     mode: ModeOption = None,
 ) -> None:
     """Switch a service on."""
@@ -74,7 +82,7 @@ def disable(
     until: Annotated[
         str | None, typer.Option(help="When it comes back: ISO time with zone.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for whoever looks next.")] = "",
+    reason: ReasonOption = "",
     mode: ModeOption = None,
 ) -> None:
     """Switch a service off, for good or until a time."""

@@ -1,6 +1,7 @@
 """The verb status: the quick health check."""
 
 import time
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ops_pipeline.cli.console import JsonOption, ModeOption, out, print_json, table
-from ops_pipeline.cli.server import settings_of
+from ops_pipeline.cli.server import settings_of, watched_server
 from ops_pipeline.domain.errors import BadInput, NotRunning
 from ops_pipeline.domain.session import NEW_YORK, both_zones
 from ops_pipeline.operations.status import (
@@ -41,8 +42,10 @@ def status(
     if watch:
         _watch(settings)
         return
+    processes = processes_of(settings)
     try:
-        found = look(settings)
+        with watched_server(settings.mode) as answering:
+            found = replace(look(answering), processes=processes)
     except NotRunning as error:
         _print_unreachable(settings, error, as_json=as_json)
         raise

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection, Engine
 
-from ops_pipeline.cli.console import ModeOption, say, working
+from ops_pipeline.cli.console import ModeOption, ReasonOption, say, working
 from ops_pipeline.cli.server import existing_server
 from ops_pipeline.dispatcher.exits import closable, propose_flatten
 from ops_pipeline.dispatcher.snapshot import Account, read_account
@@ -25,13 +25,12 @@ from ops_pipeline.storage.engine import opened, wait_for_disk
 from ops_pipeline.storage.execution import live_fills
 from ops_pipeline.storage.services import switches
 
-Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
 # A run of the dispatcher starts within seconds; the simulation may wait for the bar of a minute.
 WAIT_SECONDS, LOOK_SECONDS = 120, 0.5
 GOES_ON = "data, signals and checks go on; recommendations are skipped with that reason"
 
 
-def halt(reason: Reason = "", mode: ModeOption = None) -> None:
+def halt(reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """No order at all, neither to open nor to close, until resume."""
     with _changed(HALTED, reason, mode) as (settings, connection):
         _say(
@@ -42,7 +41,7 @@ def halt(reason: Reason = "", mode: ModeOption = None) -> None:
     say("next: ops-pipeline reduce, to close what is held; ops-pipeline resume, to trade again")
 
 
-def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
+def reduce(reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """Nothing is opened; stops, targets and the end of the day still close."""
     with _changed(REDUCING, reason, mode) as (settings, connection):
         _say(settings, f"REDUCING: nothing is opened any more; {GOES_ON}")
@@ -55,7 +54,7 @@ def reduce(reason: Reason = "", mode: ModeOption = None) -> None:
     say("next: ops-pipeline resume, to trade again")
 
 
-def resume(reason: Reason = "", mode: ModeOption = None) -> None:
+def resume(reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """Trade again."""
     with _changed(ACTIVE, reason, mode) as (settings, connection):
         _say(settings, "ACTIVE: recommendations trade when they pass every gate")
@@ -64,7 +63,7 @@ def resume(reason: Reason = "", mode: ModeOption = None) -> None:
 
 
 def flatten(
-    reason: Reason = "",
+    reason: ReasonOption = "",
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without, only say what.")] = False,
     wait: Annotated[
         bool,

@@ -8,8 +8,10 @@ import typer
 from ops_pipeline.cli.console import (
     JsonOption,
     ModeOption,
+    ReasonOption,
     out,
     print_json,
+    require_reason,
     say,
     symbol_of,
     table,
@@ -27,7 +29,6 @@ app = typer.Typer(help="Tracked tickers; every change is kept with its reason.")
 
 CHANGES = 10
 Symbol = Annotated[str, typer.Argument(parser=symbol_of, help="A ticker, as AAPL or BRK.B.")]
-Reason = Annotated[str, typer.Option(help="Why, for whoever looks next.")]
 
 
 @app.command("list")
@@ -54,7 +55,7 @@ def list_tickers(mode: ModeOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def add(
     symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL...", help="Tickers, as AAPL.")],
-    reason: Reason = "",
+    reason: ReasonOption = "",
     mode: ModeOption = None,
 ) -> None:
     """Track tickers from the next minute on: all of them, or none."""
@@ -73,7 +74,7 @@ def apply(
     apply: Annotated[
         bool, typer.Option("--apply", help="Apply the change (default: dry run).")
     ] = False,
-    reason: Reason = "",
+    reason: ReasonOption = "",
     mode: ModeOption = None,
 ) -> None:
     """Track what the universe file says, by the names that it gives: all of it, or nothing."""
@@ -92,7 +93,7 @@ def apply(
 
 
 @app.command()
-def remove(symbol: Symbol, reason: Reason = "", mode: ModeOption = None) -> None:
+def remove(symbol: Symbol, reason: ReasonOption = "", mode: ModeOption = None) -> None:
     """Track a ticker no longer; refused while it is held."""
     with connected(mode) as (settings, connection):
         remove_ticker(connection, symbol, settings.mode.calendar, reason)
@@ -102,7 +103,10 @@ def remove(symbol: Symbol, reason: Reason = "", mode: ModeOption = None) -> None
 @app.command()
 def release(
     symbol: Symbol,
-    because: Annotated[str, typer.Option(help="What you found; kept beside the quarantine.")],
+    because: Annotated[
+        str,
+        typer.Option(help="What you found; kept beside the quarantine.", callback=require_reason),
+    ],
     mode: ModeOption = None,
 ) -> None:
     """Let a quarantined ticker be traded again, from now on."""

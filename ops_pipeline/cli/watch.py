@@ -1,7 +1,8 @@
 """Verbs that look: check, sql."""
 
-import csv
-import io
+import json
+import math
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -55,7 +56,9 @@ def check(
 
 
 def sql(
-    statement: Annotated[str, typer.Argument(help="One SELECT.")],
+    statement: Annotated[
+        str, typer.Argument(help="One statement that reads; comments may come first.")
+    ],
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
     mode: ModeOption = None,
 ) -> None:
@@ -63,7 +66,7 @@ def sql(
     with existing_server(mode) as settings:
         columns, rows = select(settings, statement)
     if output is Format.JSON:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        print_json([dict(zip(columns, map(_finite, row), strict=True)) for row in rows])
     elif output is Format.CSV:
         say(_csv(columns, rows))
     else:
@@ -71,8 +74,20 @@ def sql(
 
 
 def _csv(columns: list[str], rows: list[tuple[Any, ...]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([["" if cell is None else plain(cell) for cell in row] for row in rows])
-    return buffer.getvalue().rstrip("\n")
+    return "\n".join(",".join(map(_csv_cell, row)) for row in [columns, *rows])
+
+
+def _csv_cell(cell: Any) -> str:
+    """Return a value as PostgreSQL's CSV has it: NULL is nothing, the empty text is quoted."""
+    if cell is None:
+        return ""
+    value = str(cell) if isinstance(cell, Decimal) else plain(cell)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    needs_quotes = not text or any(mark in text for mark in '",\r\n')
+    return '"' + text.replace('"', '""') + '"' if needs_quotes else text
+
+
+def _finite(cell: Any) -> Any:
+    """Return NaN and the infinities as text, which JSON has no numbers for."""
+    is_number = isinstance(cell, float | Decimal)
+    return json.dumps(float(cell)) if is_number and not math.isfinite(cell) else cell

@@ -100,6 +100,9 @@ class Player:
 
 
 def _verdict(evaluation: dg.AssetCheckEvaluation) -> Verdict:
+    told = evaluation.metadata.get("level")
     level = Level.NORMAL if evaluation.passed else Level.HIGH
+    if told and Level(str(told.value)).is_normal:
+        level = Level(str(told.value))
     finding = evaluation.description or str(evaluation.metadata["dbt"].value)
     return Verdict(evaluation.check_name, level, finding)

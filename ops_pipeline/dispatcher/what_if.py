@@ -28,9 +28,11 @@ class Present:
     """An instant at which the dispatcher ran: how often, and what it found the world to be like.
 
     `is_last` tells whether it had nothing left to do then; else it went on at the next instant.
+    A live run reads the clock once more when it decides, a moment after it has claimed.
     """
 
     at: datetime
+    decided_at: datetime
     runs: int
     is_last: bool
     config: DispatcherConfig
@@ -144,39 +146,40 @@ class Rehearsal:
     def step(self, present: Present) -> None:
         """As many runs as there were at an instant, and on until nothing is left to do."""
         self._queue.see(present.at)
-        account = self._account(present)
+        claiming = self._account(present, present.at)
         for done in count(1):
-            is_idle = not self._run(present, account)
+            is_idle = not self._run(present, claiming)
             if is_idle or (done >= present.runs and not present.is_last):
                 return
 
-    def _account(self, present: Present) -> Account:
-        day = self._calendar.day(present.at)
+    def _account(self, present: Present, at: datetime) -> Account:
+        day = self._calendar.day(at)
         if day != self._day:
             self._book, self._day = Book(_live(self.played.fills, day)), day
         return Account(
-            now=present.at,
+            now=at,
             trading_state=present.trading_state,
-            session=self._calendar.at(present.at),
+            session=self._calendar.at(at),
             book=self._book,
-            bars=self._bars.at(present.at),
+            bars=self._bars.at(at),
             quarantined=present.quarantined,
             clock_skew_seconds=present.clock_skew_seconds,
         )
 
-    def _run(self, present: Present, account: Account) -> int:
+    def _run(self, present: Present, claiming: Account) -> int:
         now, config = present.at, present.config
         feature_bars = self._feature_bars.at(now)
-        tried = self._queue.closings(account.book.positions.values())
-        due = due_positions(account, config, tried, must_be_flat=present.must_be_flat)
+        tried = self._queue.closings(claiming.book.positions.values())
+        due = due_positions(claiming, config, tried, must_be_flat=present.must_be_flat)
         for position, reason in due:
-            self._queue.insert_exit(exit_of(account, position, reason, feature_bars))
+            self._queue.insert_exit(exit_of(claiming, position, reason, feature_bars))
         for owned in self._queue.expire(now):
             self._end(owned.recommendation, now, Status.SKIPPED, EXPIRED)
-        claimed = self._queue.claim(present, account.bars)
+        claimed = self._queue.claim(present, claiming.bars)
         terms = Terms(NO_RUN, config, SimulatedBroker())
+        deciding = self._account(present, present.decided_at) if claimed else claiming
         for owned in claimed:
-            self._keep(terms, settle(terms, owned, account), now)
+            self._keep(terms, settle(terms, owned, deciding), present.decided_at)
         return len(claimed)
 
     def _keep(self, terms: Terms, verdict: Verdict, now: datetime) -> None:

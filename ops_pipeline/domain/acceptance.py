@@ -9,13 +9,20 @@ Row = Mapping[str, Any]
 
 
 class Level(StrEnum):
-    """How bad it is: the words of the runbook's escalation, in order."""
+    """Severity: the words of the runbook's escalation, in order; first, what was not judged."""
 
+    NOT_APPLICABLE = "not applicable"
+    UNMEASURED = "not measured"
     NORMAL = "normal"
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
     CRITICAL = "critical"
+
+    @property
+    def is_normal(self) -> bool:
+        """Return True if there is nothing to do."""
+        return self in (Level.NOT_APPLICABLE, Level.UNMEASURED, Level.NORMAL)
 
     @property
     def is_error(self) -> bool:
@@ -25,19 +32,23 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check found; a silent one has not looked, and says so."""
+    """What one check found; one that does not apply now has not looked, and says why."""
 
     name: str
     level: Level
     finding: str
     observed: dict[str, Any] = field(default_factory=dict)
     expected: str = ""
-    is_silent: bool = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Return True if the check does not apply, or has no basis yet: it found nothing at all."""
+        return self.level in (Level.NOT_APPLICABLE, Level.UNMEASURED)
 
     @property
     def is_normal(self) -> bool:
         """Whether there is nothing to do."""
-        return self.level is Level.NORMAL
+        return self.level.is_normal
 
 
 BACKLOG, STUCK, DUPLICATES = "backlog_state", "stuck_processing", "duplicate_executions"

@@ -47,7 +47,7 @@ VARIES = (
     " begins at a fifth of the low end and at twice the high end, and only from half of a session"
     " on; finished minutes count, so a day that began at noon is held to its half."
 )
-IN_A_REPLAY = "not run: a replay's clock is the past"
+IN_A_REPLAY = "a replay's clock is the past"
 DRIFT = "config_drift"
 EXECUTIONS, SLO, STREAM = "executions", "pipeline_slo", "trade_stream"
 
@@ -97,23 +97,16 @@ class Check:
         if not (present.is_live or self.is_for_replay):
             return IN_A_REPLAY
         off = [stage.service for stage in self.services if stage.service in present.off]
-        return f"not run: {off[0]} is switched off, or came back a moment ago" if off else None
+        return f"{off[0]} is switched off, or came back a moment ago" if off else None
 
     def verdict(self, present: Present, *rows: Rows) -> Verdict:
         """What the rows of its queries mean at a present."""
         found = self.judge(present, *rows)
-        return Verdict(
-            self.name,
-            found.level,
-            found.finding,
-            found.observed,
-            found.expected,
-            is_silent=not found.is_measured,
-        )
+        return Verdict(self.name, found.level, found.finding, found.observed, found.expected)
 
     def silent(self, reason: str) -> Verdict:
         """The verdict of a check that says nothing."""
-        return Verdict(self.name, Level.NORMAL, reason, {}, self.normal, is_silent=True)
+        return Verdict(self.name, Level.NOT_APPLICABLE, reason, {}, self.normal)
 
 
 CHECKS = (
@@ -284,7 +277,6 @@ CHECKS = (
         judge=judges.decision_volume,
         scales="session, tickers (skips)",
         services=(DISPATCH,),
-        is_for_replay=False,
     ),
     Check(
         name=ABANDONED,
@@ -334,7 +326,6 @@ CHECKS = (
         judge=judges.bar_volume,
         scales="session, tickers",
         services=(BARS,),
-        is_for_replay=False,
     ),
     Check(
         name=TICKERS_HAVE_BARS,
@@ -402,7 +393,6 @@ CHECKS = (
         judge=judges.signal_volume,
         scales="session, tickers (high end)",
         services=(SIGNALS,),
-        is_for_replay=False,
     ),
     Check(
         name=NEWS_VOLUME,
@@ -420,7 +410,6 @@ CHECKS = (
         judge=judges.news_volume,
         scales="session",
         services=(NEWS,),
-        is_for_replay=False,
     ),
     Check(
         name=SCORE_VOLUME,
@@ -437,7 +426,6 @@ CHECKS = (
         judge=judges.sentiment_volume,
         scales="session",
         services=(SENTIMENT, NEWS),
-        is_for_replay=False,
     ),
     Check(
         name=SCORED,

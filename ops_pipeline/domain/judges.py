@@ -15,6 +15,7 @@ from ops_pipeline.domain.sentiment import linked_verdict, scored_verdict
 from ops_pipeline.domain.session import MINUTE, both_zones
 
 CLOSED = "the market is closed"
+NO_NEWS = "the recording has no news of this session"
 Rows = Sequence[Row]
 
 
@@ -26,12 +27,11 @@ class Found:
     finding: str
     observed: dict[str, Any] = field(default_factory=dict)
     expected: str = ""
-    is_measured: bool = True
 
 
 def unmeasured(why: str, observed: dict[str, Any], expected: str) -> Found:
     """Say that there is nothing to judge by, and why."""
-    return Found(Level.NORMAL, f"not measured yet: {why}", observed, expected, is_measured=False)
+    return Found(Level.UNMEASURED, f"not measured yet: {why}", observed, expected)
 
 
 def backlog_state(present: Present, rows: Rows) -> Found:
@@ -54,7 +54,7 @@ def stuck_processing(present: Present, rows: Rows) -> Found:
 def duplicate_executions(present: Present, rows: Rows) -> Found:
     """Query 3: no recommendation was executed twice."""
     level = Level.CRITICAL if rows else Level.NORMAL
-    observed = {"recommendation_ids": [int(row["recommendation_id"]) for row in rows]}
+    observed = {"recommendation_ids": sorted(int(row["recommendation_id"]) for row in rows)}
     return Found(level, f"{len(rows)} executed twice", observed, "no rows")
 
 
@@ -279,11 +279,15 @@ def watchlist_cadence(present: Present, rows: Rows) -> Found:
 
 def news_volume(present: Present, rows: Rows) -> Found:
     """Neither silent feeds nor a flood, once half of a session is known."""
+    if not (present.is_live or rows[0]["stories"]):
+        return Found(Level.NOT_APPLICABLE, NO_NEWS)
     return _volume(present, rows[0], "stories", ranges.NEWS_MIN, ranges.NEWS_MAX)
 
 
 def sentiment_volume(present: Present, rows: Rows) -> Found:
     """As many texts are scored as stories come, once half of a session is known."""
+    if not (present.is_live or rows[0]["scored"]):
+        return Found(Level.NOT_APPLICABLE, NO_NEWS)
     return _volume(present, rows[0], "scored", ranges.NEWS_MIN, ranges.NEWS_MAX)
 
 
@@ -308,7 +312,6 @@ def decision_volume(present: Present, rows: Rows) -> Found:
         f"{executed.finding}; {skipped.finding}",
         {**executed.observed, **skipped.observed, "failed": failed},
         f"executed {executed.expected}, skipped {skipped.expected}, FAILED 0-{limit}",
-        executed.is_measured,
     )
 
 
@@ -336,13 +339,13 @@ def news_are_scored(present: Present, rows: Rows) -> Found:
     given_up = int(rows[0]["given_up"])
     waiting = stories - scored - given_up
     said = scored_verdict(stories, scored, waiting=waiting, given_up=given_up)
-    return Found(said.level, said.finding, said.observed, said.expected, not said.is_silent)
+    return Found(said.level, said.finding, said.observed, said.expected)
 
 
 def news_name_tickers(present: Present, rows: Rows) -> Found:
     """The stories of the last day speak of the universe."""
     said = linked_verdict(int(rows[0]["stories"]), int(rows[0]["linked"]))
-    return Found(said.level, said.finding, said.observed, said.expected, not said.is_silent)
+    return Found(said.level, said.finding, said.observed, said.expected)
 
 
 def backlog_growth(present: Present, rows: Rows) -> Found:

@@ -62,7 +62,7 @@ def linked_verdict(stories: int, linked: int) -> Verdict:
 
 def _no_stories(name: str, observed: dict[str, int], expected: str) -> Verdict:
     found = "not measured yet: no story of the last day"
-    return Verdict(name, Level.NORMAL, found, dict(observed), expected, is_silent=True)
+    return Verdict(name, Level.UNMEASURED, found, dict(observed), expected)
 
 
 def model_verdict(model: Model, *, is_production: bool) -> Verdict:

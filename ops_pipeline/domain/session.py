@@ -65,6 +65,13 @@ class Calendar:
         """The first session after this day."""
         return self._step(day, 1)
 
+    def newest_over(self, instant: datetime) -> Session:
+        """Return the newest session that has closed by an instant."""
+        session = self.on(self.day(instant))
+        if session and session.closes_at <= instant:
+            return session
+        return self.before(self.day(instant))
+
     def back(self, day: date, count: int) -> Session:
         """The session that lies this many sessions before a day."""
         session = self.before(day)

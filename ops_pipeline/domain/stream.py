@@ -198,7 +198,7 @@ def sums_verdict(health: StreamHealth | None) -> Verdict:
     """Whether the account holds what its orders come to."""
     if health is None or health.passed_at is None:
         unknown = "not measured yet: the account was not asked what it holds"
-        return Verdict(ADDS_UP, Level.NORMAL, unknown, {}, "equal", is_silent=True)
+        return Verdict(ADDS_UP, Level.UNMEASURED, unknown, {}, "equal")
     found = health.differences
     unexplained = [one for one in found if not one.is_explained]
     told = "; ".join(

@@ -86,11 +86,23 @@ class EmbeddedServer:
             NotRunning: PostgreSQL gave up; the message is its own reason.
             TimedOut: it, or another start, does not get ready.
         """
-        if self.is_running():
-            return
-        with self._locked():
-            if not self._got_ready():
-                self._start()
+        self._ensure()
+        # From now on it runs until somebody stops it, whoever started it first.
+        self._on_loan.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold a server that answers; the last holder of one that a holder started stops it."""
+        handle = self._hold()
+        try:
+            if not self.is_running():
+                self._on_loan.touch()
+                self._ensure()
+            yield
+        finally:
+            if self._on_loan.exists() and _takes_lock(handle):
+                self.stop()
+            os.close(handle)
 
     @_one_line_errors()
     def stop(self, timeout_seconds: float = 30) -> None:
@@ -104,6 +116,7 @@ class EmbeddedServer:
         with self._locked():
             if process := self._postmaster():
                 shut_down(process, timeout_seconds)
+            self._on_loan.unlink(missing_ok=True)
 
     @_one_line_errors()
     def remove(self) -> None:
@@ -140,6 +153,25 @@ class EmbeddedServer:
     def _places(self) -> tuple[Path, Path]:
         digest = hashlib.sha256(str(self.var_dir).encode()).hexdigest()[:12]
         return self._folder / "data", SYSTEM_DIR / digest
+
+    @property
+    def _on_loan(self) -> Path:
+        """Exists while the server runs for its holders alone."""
+        return self._folder / "on_loan"
+
+    @_one_line_errors()
+    def _hold(self) -> int:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._folder / "holders", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        return handle
+
+    def _ensure(self) -> None:
+        if self.is_running():
+            return
+        with self._locked():
+            if not self._got_ready():
+                self._start()
 
     def _start(self) -> None:
         found = self.data_dir

@@ -118,10 +118,11 @@ def what_if(
         )
     documents = storage.settings(connection, start, end)
     then, now = _configs(documents, {}), _configs(documents, changes)
-    past, openings = _past(connection, mode, recorded[0].started_at, recorded[-1].started_at)
+    begun, over = recorded[0].started_at, max(run.decided_at for run in recorded)
+    past, openings = _past(connection, mode, begun, over)
     before = play(past, calendar, _presents(recorded, then))
     after = play(past, calendar, _presents(recorded, now)) if changes else before
-    ledger = storage.decisions(connection, recorded[0].started_at, recorded[-1].started_at)
+    ledger = storage.decisions(connection, begun, over)
     equal, added = _compare(ledger, before.ended)
     ran_on = sorted({calendar.day(run.started_at) for run in recorded})
     return WhatIf(
@@ -200,6 +201,7 @@ def _presents(
         summary = runs[-1].summary
         present = Present(
             at=at,
+            decided_at=max(run.decided_at for run in runs),
             runs=len(runs),
             is_last=any(run.pulled == 0 for run in runs),
             config=configs[runs[-1].config_hash],

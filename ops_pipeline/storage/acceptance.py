@@ -14,14 +14,25 @@ from ops_pipeline.domain.session import Calendar
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.queries import texts
 
+AT = "cast(:now as timestamptz)"
+PRESENT = {
+    "NOW()": AT,
+    "CURRENT_DATE": "cast(:today as timestamptz)",
+    "WHERE simulated_ts >=": f"WHERE simulated_ts <= {AT} AND simulated_ts >=",
+    "FROM dispatcher_runs\nORDER": f"FROM dispatcher_runs\nWHERE started_at <= {AT}\nORDER",
+}
+
 
 @cache
 def statement(name: str) -> str:
-    """A query as it is asked: the runbook's own text, but the present is the pipeline's."""
-    runbook = texts("acceptance")[name].rpartition(";")[0]
-    at = "cast(:now as timestamptz)"
-    today = "cast(:today as timestamptz)"
-    return runbook.replace("NOW()", at).replace("CURRENT_DATE", today)
+    """A query as it is asked: the runbook's text at the pipeline's present, and nothing after it.
+
+    A replay may have played a later day before.
+    """
+    asked = texts("acceptance")[name].rpartition(";")[0]
+    for runbook, ours in PRESENT.items():
+        asked = asked.replace(runbook, ours)
+    return asked
 
 
 @cache

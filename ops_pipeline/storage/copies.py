@@ -61,8 +61,13 @@ _SELECTS: tuple[tuple[LiteralString, LiteralString], ...] = (
     ),
     ("signals", "select * from signals where minute >= %(opens)s and minute < %(closes)s"),
 )
-# Features look back over an hour of news.
-_RECENT: LiteralString = "event_at >= %(opens)s - interval '1 hour' and event_at < %(closes)s"
+# Features look back over an hour of news. A text is scored when it is first known: the stories that
+# had it before come along, however old they are.
+_RECENT: LiteralString = """
+    event_at < %(closes)s and text_hash in (
+        select told.text_hash from news_items as told
+        where told.event_at >= %(opens)s - interval '1 hour' and told.event_at < %(closes)s
+    )"""
 
 
 def copy_session(source: Engine, target: Engine, session: Session) -> None:

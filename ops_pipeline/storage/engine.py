@@ -195,7 +195,7 @@ def reachable(settings: Settings) -> Iterator[None]:
         cause = error.orig if isinstance(error, OperationalError) else error
         first_line = str(cause).strip().splitlines()[0]
         hint = (
-            "run: ops-pipeline up"
+            f"run: ops-pipeline up --mode {settings.mode.value}"
             if settings.server and settings.server.is_embedded
             else ("check DATABASE_URL, and that the server runs")
         )

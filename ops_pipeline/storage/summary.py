@@ -5,6 +5,7 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection
 
+from ops_pipeline.domain.stages import DATA_STAGES
 from ops_pipeline.storage.queries import query
 
 
@@ -22,10 +23,11 @@ class Outcome:
 def rows_of_session(
     connection: Connection, session_date: date, since: datetime, until: datetime
 ) -> dict[str, int]:
-    """How many rows each stage has for a session; news are those known in (since, until]."""
+    """Count each stage's rows of a session, in the stages' order; news: known in (since, until]."""
     parameters = {"session_date": session_date, "since": since, "until": until}
     rows = connection.execute(query("summary", "rows_of_session"), parameters)
-    return {row[0]: row[1] for row in rows}
+    counts = {row[0]: row[1] for row in rows}
+    return {stage.name: counts[stage.name] for stage in DATA_STAGES}
 
 
 def outcomes_of_session(connection: Connection, session_date: date) -> list[Outcome]:

@@ -18,9 +18,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run of the dispatcher: when, under which settings, and what it found."""
+    """A run of the dispatcher: when it claimed and decided, its settings, and what it found."""
 
     started_at: datetime
+    decided_at: datetime
     config_hash: str
     pulled: int
     summary: Mapping[str, Any]
@@ -97,7 +98,7 @@ class Newest(Generic[Value]):
 def runs(connection: Connection, start: datetime, end: datetime) -> list[RecordedRun]:
     """The runs in [start, end), in order."""
     rows = connection.execute(query("what_if", "runs"), {"start": start, "end": end})
-    return [RecordedRun(row[0].astimezone(UTC), row[1], row[2], row[3]) for row in rows]
+    return [RecordedRun(*(at.astimezone(UTC) for at in row[:2]), *row[2:]) for row in rows]
 
 
 def settings(connection: Connection, start: datetime, end: datetime) -> dict[str, dict[str, Any]]:

@@ -1,21 +1,26 @@
 import json
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import typer
 
-from ops_pipeline.cli import main
+from ops_pipeline.cli import app, main
 from ops_pipeline.local.ports import free_port
+from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.settings import Settings
 from ops_pipeline.storage.engine import open_engine, server_of
 from ops_pipeline.storage.knowledge import insert_replay_session
 from ops_pipeline_tests.defs.world import administrator
+from ops_pipeline_tests.storage.test_queries import RUNBOOK
 
 GOOD_ROW = "AAPL,2025-02-12T14:30:00Z,10,11,9,10,100"
 HEADER = "ticker,ts,open,high,low,close,volume"
@@ -324,9 +329,159 @@ def test_sql_json_is_json(ready: Run) -> None:
 
 
 @pytest.mark.parametrize(
+    "statement",
+    [
+        "-- why\nselect 1 as one",
+        "/* why */ select 1 as one;",
+        "  -- a\n/* b */ -- c\nselect 1 as one; -- done",
+        "with a as (select 1 as one) select * from a;",
+        "with a as (select 1 as one) table a",
+        "table services",
+        "values (1, 2)",
+        "explain select 1",
+        "--mode\nselect 1 as one",
+    ],
+)
+def test_sql_reads_whatever_reads(ready: Run, statement: str) -> None:
+    answer = ready("sql", statement, "--format", "json")
+    assert (answer.code, answer.err) == (0, "")
+    assert isinstance(json.loads(answer.out), list)
+
+
+def test_sql_runs_the_runbooks_queries_as_they_are_pasted(ready: Run) -> None:
+    if not RUNBOOK.exists():
+        pytest.skip(f"no runbook at {RUNBOOK}")
+    printed = re.findall(r"```sql\n(.*?)\n```", RUNBOOK.read_text(encoding="utf-8"), re.DOTALL)
+    assert [ready("sql", query).code for query in printed] == [0] * 9
+
+
+def test_sql_prints_csv_that_postgresql_and_json_can_read(ready: Run) -> None:
+    statement = """select null as nothing, '' as empty, 'a "b", c' as text, true as yes,
+        cast('{"a": [1, null, true]}' as jsonb) as document, array['x', 'y,z'] as list,
+        cast('2025-02-12 15:00+00' as timestamptz) as at, date '2025-02-12' as day,
+        1.50 as exact, cast('NaN' as double precision) as unknown, interval '90 s' as took"""
+    assert ready("sql", statement, "--format", "csv").out.splitlines() == [
+        "nothing,empty,text,yes,document,list,at,day,exact,unknown,took",
+        (
+            ',"","a ""b"", c",true,"{""a"": [1, null, true]}","[""x"", ""y,z""]",'
+            "2025-02-12T15:00:00+00:00,2025-02-12,1.50,NaN,PT90S"
+        ),
+    ]
+    (row,) = json.loads(ready("sql", statement, "--format", "json").out)
+    assert (row["unknown"], row["took"], row["list"]) == ("NaN", "PT90S", ["x", "y,z"])
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every verb with the words that call it."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from leaves(below, (*path, name))
+
+
+def verbs_with(option: str) -> list[tuple[str, ...]]:
+    found = leaves(typer.main.get_command(app()))
+    return [path for path, verb in found if any(option in each.opts for each in verb.params)]
+
+
+# What a verb needs besides; the others do their work, or say in an error why they do not.
+WORDS = {
+    ("explain",): ["1"],
+    ("logs",): ["dispatcher"],
+    ("runbook", "diagnose"): ["backlog-growing"],
+    ("chaos",): ["--seeds", "0"],
+    ("bench",): ["absent"],
+}
+
+
+@pytest.mark.parametrize("path", verbs_with("--json"), ids=" ".join)
+def test_nothing_but_json_is_on_standard_output(ready: Run, path: tuple[str, ...]) -> None:
+    heavy = path[0] in ("bench", "parity", "lookahead", "chaos", "model", "doctor")
+    words = ["--mode", "absent"] if heavy else WORDS.get(path, [])
+    answer = ready(*path, *words, "--json")
+    assert answer.out == "" or json.loads(answer.out) is not None
+    assert answer.out or answer.err
+
+
+def test_what_a_library_or_a_child_prints_is_not_among_the_json() -> None:
+    code = """
+import os, subprocess, typer
+from ops_pipeline.cli.console import JsonOption, print_json, say
+def noisy(as_json: JsonOption = False) -> None:
+    print("library", flush=True)
+    os.write(1, b"raw\\n")
+    subprocess.run(["echo", "child"], check=True)
+    say("a line")
+    print_json({"a": 1})
+app = typer.Typer()
+app.command()(noisy)
+app(["--json"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"a": 1}
+    assert sorted(done.stderr.split()) == ["a", "child", "library", "line", "raw"]
+
+
+REASONED = [(path, option) for option in ("--reason", "--because") for path in verbs_with(option)]
+
+
+@pytest.mark.parametrize("given", ["", "  \t"])
+def test_a_reason_that_is_given_says_something(run: Run, given: str) -> None:
+    assert len(REASONED) >= 11
+    for path, option in REASONED:
+        answer = run(*path, option, given)
+        assert (answer.code, answer.out) == (2, "")
+        assert f"error: {option} is empty (say why in a few words)" in answer.err
+
+
+def test_verbs_that_look_start_the_server_and_stop_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPS_VAR_DIR", str(tmp_path))
+    monkeypatch.setenv("OPS_MODE", "replay")
+    server = EmbeddedServer.in_folder(tmp_path)
+    try:
+        assert run("init").code == 0
+        looked = {
+            word: run(*word.split())
+            for word in ("status", "check", "gates", "service list", "universe list", "cost")
+        }
+        looked["sql"] = run("sql", "select 1")
+        # They ask for the present of a replay, which has none yet.
+        without_present = {"check": 3, "cost": 3}
+        assert {word: one.code for word, one in looked.items() if one.code} == without_present
+        assert "the replay has no present yet (run: ops-pipeline demo)" in looked["check"].err
+        assert "does not run: keeper, code, daemon, web, postgres" in looked["status"].out
+        assert not server.is_running()
+    finally:
+        server.remove()
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--from", "2025-02-12"], ""),
+        (["--from", "2025-02-13"], ""),
+        (["--from", "2025-02-11", "--to", "2025-02-14"], " (add --to 2025-02-11)"),
+        (["--from", "2099-01-05"], ""),
+    ],
+)
+def test_a_day_that_is_not_over_is_not_replayed(
+    ready: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], hint: str
+) -> None:
+    noon = datetime(2025, 2, 12, 17, tzinfo=UTC)
+    monkeypatch.setattr("ops_pipeline.cli.market.clock", lambda: noon)
+    answer = ready("replay", *words)
+    assert (answer.code, len(answer.error_lines)) == (2, 1)
+    assert answer.err.endswith(
+        f"{words[-1]} is not over yet; the newest day to play is 2025-02-11{hint}\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("statement", "code"),
     [
         ("delete from services", 6),
+        ("/* read */ -- only\ndelete from services", 6),
         ("create table mine (id int)", 6),
         ("select 1; select 2", 2),
         ("selekt 1", 2),

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 import pytest
+from sqlalchemy import text
 
 from ops_pipeline.defs import lookahead
 from ops_pipeline.defs.lookahead import copy_and_prove
@@ -26,6 +27,7 @@ from ops_pipeline_tests.defs.world import (
     prepare,
 )
 from ops_pipeline_tests.storage.clones import clone
+from ops_pipeline_tests.storage.rows import insert
 
 pytestmark = pytest.mark.slow
 SAMPLES = 4
@@ -202,6 +204,29 @@ def test_check_names_a_row_that_counts_as_known_too_early(played: World) -> None
     assert not found.passed
     assert found.metadata["known_too_early"].value == 1
     assert "early decisions: signal " in str(found.metadata["differences"].value)
+
+
+def test_a_headline_that_stood_in_a_story_before_the_copied_hour_is_not_known_too_early(
+    played: World,
+) -> None:
+    """Its text was scored when the first story came, long before what features look back at."""
+    before = session(played).opens_at - timedelta(hours=3)
+    (told,) = played.rows(
+        "select item.* from news_items as item join news_sentiments using (text_hash)"
+        " order by item.event_at limit 1"
+    )
+    first = told | {"news_id": "the first", "event_at": before, "published_at": before}
+    first |= {"available_at": before + timedelta(seconds=5)}
+    with played.pipeline.engine.begin() as connection:
+        connection.exec_driver_sql("set local session_replication_role = replica")
+        insert(connection, "news_items", "news_id", **first)
+        connection.execute(
+            text("update news_sentiments set available_at = :known where text_hash = :hash"),
+            {"known": before + timedelta(seconds=7), "hash": told["text_hash"]},
+        )
+    found = proved(played)
+    assert found.early == []
+    assert found.is_clean
 
 
 def test_check_without_any_session_passes_and_says_so(world: World) -> None:

@@ -218,8 +218,7 @@ def test_what_has_nothing_to_go_by_says_so_and_judges_nothing(
     """A pipeline that was installed a minute ago, in the middle of a session."""
     young = present_at(XNYS, NOON, installed_at=NOON - timedelta(minutes=1))
     found = judge(young, *rows)
-    assert found.level is Level.NORMAL
-    assert not found.is_measured
+    assert found.level is Level.UNMEASURED
     assert "not measured yet: " in found.finding
     assert "of 0" not in found.finding
 
@@ -234,5 +233,5 @@ def test_after_an_operator_brought_it_up_again_nothing_was_due_before() -> None:
     late = [{"service": name, "seconds": 7_200.0} for name in ("a", "b")]
     assert judges.services_are_running(RANGES, late).level is Level.CRITICAL
     resumed = present_at(XNYS, NOON, resumed_at=NOON - timedelta(minutes=1))
-    assert not judges.services_are_running(resumed, late).is_measured
+    assert judges.services_are_running(resumed, late).level is Level.UNMEASURED
     assert judges.bars_are_fresh(resumed, [{"seconds": 7_200.0}]).level is Level.NORMAL

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,29 @@ def test_rows_survive_an_orderly_stop_and_the_port_stays(server: EmbeddedServer)
     server.start()
     assert values(server, "select value from kept") == [1]
     assert connection_of(server) == before
+
+
+def test_the_last_holder_stops_a_server_that_a_holder_started(server: EmbeddedServer) -> None:
+    with server.held():
+        with server.held():
+            write(server, 1)
+        assert values(server, "select value from kept") == [1]
+    assert not server.is_running()
+    with ExitStack() as others:
+        with server.held():
+            others.enter_context(server.held())
+        assert server.is_running()
+    assert not server.is_running()
+
+
+def test_a_server_that_was_started_for_good_outlives_its_holders(server: EmbeddedServer) -> None:
+    with server.held():
+        # As the keeper does, which finds it running.
+        server.start()
+    assert server.is_running()
+    with server.held():
+        pass
+    assert server.is_running()
 
 
 def test_stopping_what_does_not_run_does_nothing(server: EmbeddedServer) -> None:

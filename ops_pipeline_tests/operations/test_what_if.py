@@ -1,17 +1,18 @@
 """What a what-if says is what the dispatcher does, when it is really run under those settings."""
 
+import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from itertools import product
+from itertools import accumulate, product
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine
 
 from ops_pipeline.dispatcher import what_if as in_memory
-from ops_pipeline.dispatcher.run import run_until_idle
+from ops_pipeline.dispatcher.run import Desk, run_until_idle
 from ops_pipeline.dispatcher.what_if import Past, Played, Present
 from ops_pipeline.domain.dispatch import turn
 from ops_pipeline.domain.errors import BadConfiguration, BadInput
@@ -21,7 +22,7 @@ from ops_pipeline.domain.values import Recommendation
 from ops_pipeline.operations import what_if as asked
 from ops_pipeline.operations.what_if import WhatIf, what_if
 from ops_pipeline.settings import Mode, Settings
-from ops_pipeline.storage import bars, dispatch, features
+from ops_pipeline.storage import bars, dispatch, features, knowledge
 from ops_pipeline.storage import what_if as storage
 from ops_pipeline.storage.dispatch import Owned
 from ops_pipeline.storage.engine import open_engine, opened
@@ -320,6 +321,31 @@ def test_a_run_that_left_something_is_one_run_and_the_next_one_has_its_own_prese
     assert (found.equal, found.decisions) == (len(TICKERS), len(TICKERS))
     assert found.presents == seconds + 1 > 2
     assert (after.after.entries, after.after.skips_by_gate) == (2, {"max_positions": 5})
+
+
+def test_live_decisions_come_a_moment_after_their_claim_and_are_reproduced(
+    market: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading of the clock is 20 to 150 ms later: a bar or a feature comes in between."""
+    dice = random.Random(11)  # noqa: S311 - a clock, no secret
+    with opened(clone(market, "what_if_live")) as engine:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("set local session_replication_role = replica")
+            connection.exec_driver_sql("update dispatch_recommendations set created_at = ts")
+        desk = Desk(engine, Mode.REPLAY.calendar, DispatcherConfig(**BASE), Mode.SIMULATED, "test")
+        for present in PRESENTS:
+            ticks = accumulate(dice.randint(20_000, 150_000) for _ in range(1_000))
+            clock = (present + timedelta(microseconds=moment) for moment in ticks)
+            monkeypatch.setattr(knowledge, "read_now", lambda *_, clock=clock: next(clock))
+            run_until_idle(desk)
+        with engine.connect() as connection:
+            found = what_if(connection, Mode.SIMULATED, ALWAYS, {})
+            changed = what_if(connection, Mode.SIMULATED, ALWAYS, {"confidence_min": 0.8})
+            real = ledger(connection)
+    assert (found.equal, found.added) == (found.decisions, 0)
+    assert found.decisions == len(real.decisions) > 100
+    require_totals(found.before, real)
+    assert changed.after.executed < changed.before.executed
 
 
 def test_what_came_late_in_a_live_mode_is_seen_when_it_was_written() -> None:

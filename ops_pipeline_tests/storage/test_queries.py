@@ -20,7 +20,46 @@ STAGES = sorted(
 NAMED = {(stage, name) for stage in STAGES for name in texts(stage)}
 COUNTED = {(stage, "count_by_minute") for stage in ("bars", "news", "sentiment", "features")}
 LATE = {(stage, "late_decisions") for stage in ("watchlist", "signals")}
+# One row at most each, so that they need no order; the rest of them counts without groups.
+ONE_ROW = {
+    "acceptance": "installed executions_since cost_per_day config_drift bar_volume news_volume"
+    " feature_completeness watchlist_cadence sentiment_volume news_are_scored signal_volume"
+    " decision_volume abandoned_runs clock_skew",
+    "alerts": "one_alert opened_message",
+    "config": "read_state",
+    "cost": "logged_bytes",
+    "dispatch": "read_trading_state lock_account",
+    "explain": "execution recommendation run features cutoff",
+    "knowledge": "read_present",
+    "orders": "installation server_clock order_of",
+    "retention": "size_of_table",
+    "slo": "launches event_log_bytes database_bytes",
+    "stream": "lease_holder require_lease health since",
+}
+# The runbook's text; a set is made of what it finds.
+WORD_FOR_WORD = {("acceptance", "duplicate_executions")}
+COUNTS = re.compile(r"(coalesce|count|min|max|exists|mode)\b")
 RUNBOOK = PROJECT_DIR.parent / "shared" / "runbook" / "ops-runbook.md"
+
+
+def bare(body: str) -> str:
+    """A query in lower case, without its comments."""
+    return re.sub(r"--.*", "", body).strip().lower()
+
+
+def reads(body: str) -> bool:
+    """Return True if a query only selects."""
+    code = bare(body)
+    return code.startswith(("select", "with")) and not re.search(
+        r"^(update|insert|delete)", code, re.MULTILINE
+    )
+
+
+def outermost(code: str) -> str:
+    """The words of a query that stand in no parentheses."""
+    while (shorter := re.sub(r"\([^()]*\)", " ", code)) != code:
+        code = shorter
+    return code
 
 
 def used_names() -> set[tuple[str, str]]:
@@ -58,6 +97,17 @@ def test_no_name_stands_twice_in_one_file(stage: str) -> None:
 def test_a_query_is_one_statement(stage: str, name: str) -> None:
     code = re.sub(r"--.*", "", texts(stage)[name])
     assert code.strip().index(";") == len(code.strip()) - 1
+
+
+@pytest.mark.parametrize(("stage", "name"), sorted(NAMED - WORD_FOR_WORD))
+def test_a_query_of_several_rows_says_in_which_order(stage: str, name: str) -> None:
+    body = texts(stage)[name]
+    if not reads(body) or name in ONE_ROW.get(stage, "").split():
+        return
+    code = outermost(bare(body))
+    chosen = code.rpartition("select")[2].split()
+    counts = COUNTS.match(" ".join(chosen)) and "group by" not in code and "union" not in code
+    assert counts or "order by" in code
 
 
 def test_a_name_that_does_not_exist_is_an_error() -> None:

@@ -32,7 +32,6 @@ def evaluate(
 
 def _evaluation(verdict: Verdict) -> dg.AssetCheckEvaluation:
     metadata = {
-        "level": verdict.level.value,
         "expected": verdict.expected,
         "observed": verdict.observed,
     }
@@ -51,7 +50,7 @@ def _of(asset: str) -> dg.AssetChecksDefinition:
         try:
             now = pipeline.now()
         except NotRunning as error:
-            found = [_evaluation(check.silent(f"not run: {error}")) for check in own]
+            found = [_evaluation(check.silent(str(error))) for check in own]
         else:
             found = evaluate(pipeline, now, [check.name for check in own])
         yield from map(result_of, found)

@@ -8,6 +8,7 @@ import dagster as dg
 from ops_pipeline.defs.checks.results import evaluation_of, result_of
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.defs.slo import KEY
+from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.machine import (
     CLOCK,
     DISK,
@@ -20,7 +21,7 @@ from ops_pipeline.local.machine import free_bytes
 from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.machine import insert_events, newest_event
 
-IN_A_REPLAY = "not run: a replay is not watched"
+IN_A_REPLAY = "a replay is not watched"
 SPECS = [
     dg.AssetCheckSpec(
         CLOCK,
@@ -38,9 +39,8 @@ def machine(
     """What was seen of the machine last; a replay is not watched."""
     if not pipeline.mode.is_live:
         for spec in SPECS:
-            yield dg.AssetCheckResult(
-                asset_key=KEY, check_name=spec.name, passed=True, description=IN_A_REPLAY
-            )
+            verdict = Verdict(spec.name, Level.NOT_APPLICABLE, IN_A_REPLAY)
+            yield result_of(evaluation_of(KEY, verdict, {}))
         return
     for evaluation in evaluate(pipeline, clock()):
         yield result_of(evaluation)

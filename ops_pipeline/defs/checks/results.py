@@ -18,8 +18,8 @@ def evaluation_of(
         check_name=verdict.name,
         passed=verdict.is_normal,
         severity=severity,
-        description=verdict.finding,
-        metadata=dict(metadata),
+        description=f"{verdict.level}: {verdict.finding}" if verdict.is_silent else verdict.finding,
+        metadata={"level": verdict.level.value, **metadata},
     )
 
 

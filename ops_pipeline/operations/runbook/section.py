@@ -168,7 +168,7 @@ class Diagnosis:
     @property
     def is_problem(self) -> bool:
         """Whether there is anything to do."""
-        return self.level is not Level.NORMAL
+        return not self.level.is_normal
 
 
 class Outcome(StrEnum):
@@ -217,7 +217,7 @@ def diagnose(section: Section, scene: Scene) -> Diagnosis:
         level = max((one.cause.level for one in found), key=list(Level).index)
         return Diagnosis(section.name, found[0].cause.code, level, found, verdicts)
     level = max((one.level for one in verdicts), key=list(Level).index, default=Level.NORMAL)
-    code = NORMAL if level is Level.NORMAL else UNEXPLAINED
+    code = NORMAL if level.is_normal else UNEXPLAINED
     return Diagnosis(section.name, code, level, found, verdicts)
 
 

@@ -17,7 +17,8 @@ from services
 where
     (not is_enabled and (disabled_until is null or disabled_until > :now))
     or (changed_at > cast(:now as timestamptz) - interval '5 minutes' and changed_at <= :now)
-    or (disabled_until > cast(:now as timestamptz) - interval '5 minutes' and disabled_until <= :now);
+    or (disabled_until > cast(:now as timestamptz) - interval '5 minutes' and disabled_until <= :now)
+order by service;
 
 -- name: executions_since
 -- How many executions there are since the session before; whether the pipeline is as old as that.
@@ -92,7 +93,8 @@ select
         else coalesce(extract(epoch from cast(:now as timestamptz) - max(started_at)), 'infinity')
     end as seconds
 from dispatcher_runs
-where started_at <= :now;
+where started_at <= :now
+order by service;
 
 -- name: config_drift
 -- What is wrong with the settings, which version runs and which is the newest, and what is overdue.
@@ -454,7 +456,8 @@ left join dispatch_recommendations as waiting
             waiting.processed_at is null
             or waiting.processed_at > cast(:now as timestamptz) - make_interval(hours => hours.ago)
         )
-group by hours.ago;
+group by hours.ago
+order by hours_ago;
 
 -- name: abandoned_runs
 -- Runs that were given up for dead in the last day, and those that nobody closes.
@@ -532,7 +535,8 @@ select
     count(*) as count,
     percentile_cont(0.5) within group (order by seconds) as p50_seconds
 from took
-group by service;
+group by service
+order by service;
 
 -- name: duplicate_orders
 -- Ids of ours that more than one order at the broker carries; what others number is their own.

@@ -102,7 +102,8 @@ select
     count(*) as flaps
 from alerts
 where resolved_at > :since and cause = any(cast(:causes as text[]))
-group by cause;
+group by cause
+order by cause;
 
 -- name: insert_alert
 -- Open one; no row where another observer was faster.

@@ -91,7 +91,8 @@ select
     count(*) as rows_count
 from bars_1m
 where minute >= :start and minute < :end
-group by minute;
+group by minute
+order by minute;
 
 -- name: coverage
 -- Up to when the vendor has answered for each ticker in each session from the first day on.
@@ -100,7 +101,8 @@ select
     session_date,
     answered_until
 from bar_coverage
-where session_date between :first and :last;
+where session_date between :first and :last
+order by ticker, session_date;
 
 -- name: mark_answered
 -- The vendor has answered for a ticker in a session up to an instant; it never goes back.

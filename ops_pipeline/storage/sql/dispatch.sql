@@ -152,7 +152,7 @@ with picked as (
         and waiting.ts > cast(:now as timestamptz) - interval '1 hour'
         and (waiting.intent = 'close' or not cast(:closing_only as boolean))
         and waiting.id <> all(cast(:passed_over as bigint[]))
-    order by waiting.ts, (waiting.intent = 'close') desc, waiting.confidence desc, waiting.ticker
+    order by waiting.ts, (waiting.intent = 'close') desc, waiting.confidence desc, waiting.ticker, waiting.id
     limit :limit
     for update skip locked
 )
@@ -191,7 +191,7 @@ from dispatch_recommendations as held
 inner join unnest(cast(:ids as bigint[]), cast(:epochs as integer[])) as claim (id, epoch)
     on held.id = claim.id and held.claim_epoch = claim.epoch
 where held.status = 'PROCESSING'
-order by held.ts, (held.intent = 'close') desc, held.confidence desc, held.ticker
+order by held.ts, (held.intent = 'close') desc, held.confidence desc, held.ticker, held.id
 for update of held;
 
 -- name: finish
@@ -273,7 +273,8 @@ select
 -- Which of these rows the ledger holds already, though they are not closed.
 select made.recommendation_id
 from dispatch_executions as made
-where made.recommendation_id = any(cast(:ids as bigint[]));
+where made.recommendation_id = any(cast(:ids as bigint[]))
+order by made.recommendation_id;
 
 -- name: take_lease
 -- Be the only holder for so long: a new holder, the same one again, or the one after a dead one.
@@ -299,5 +300,5 @@ select
     skipped_count,
     failed_count
 from dispatcher_runs
-order by started_at desc
+order by started_at desc, run_id
 limit :limit;

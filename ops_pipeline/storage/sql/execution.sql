@@ -84,7 +84,7 @@ where
             or sum(seen.working_qty) > 0
             or max(seen.session_date) = :session_date
     )
-order by fill.simulated_ts, fill.written_at, fill.ticker;
+order by fill.simulated_ts, fill.written_at, fill.ticker, fill.execution_id;
 
 -- name: fills_until
 -- All fills up to the end of a session, in time order.
@@ -103,4 +103,4 @@ select
     fill.split_ratio
 from ledger_fills as fill
 where fill.account = :account and fill.session_date <= :session_date
-order by fill.simulated_ts, fill.written_at, fill.ticker;
+order by fill.simulated_ts, fill.written_at, fill.ticker, fill.execution_id;

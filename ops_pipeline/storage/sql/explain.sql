@@ -34,7 +34,7 @@ select fill.execution_id
 from dispatch_executions as fill
 inner join dispatcher_runs as run on fill.dispatcher_run_id = run.run_id
 where run.orchestrator_run_id = :orchestrator_run_id
-order by fill.simulated_ts desc, fill.written_at desc
+order by fill.simulated_ts desc, fill.written_at desc, fill.execution_id
 limit :limit;
 
 -- name: recommendation
@@ -245,7 +245,7 @@ inner join dispatch_executions as last on fill.account = last.account and fill.t
 where
     last.execution_id = :execution_id and fill.simulated_ts >= :opened_at
     and (fill.simulated_ts, fill.written_at) <= (last.simulated_ts, last.written_at)
-order by fill.simulated_ts, fill.written_at;
+order by fill.simulated_ts, fill.written_at, fill.execution_id;
 
 -- name: count_executions
 -- How many executions the sessions from :first to :last have.

@@ -35,7 +35,8 @@ select
     count(*) as rows_count
 from features.features_1m
 where minute >= :start and minute < :end
-group by minute;
+group by minute
+order by minute;
 
 -- name: missing_between
 -- Why tickers have no features in [start, end): how often each reason held.

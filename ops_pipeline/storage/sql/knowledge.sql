@@ -68,7 +68,8 @@ select
     minute,
     rows_count
 from stage_minutes
-where minute >= :start and minute < :end and stage = :stage;
+where minute >= :start and minute < :end and stage = :stage
+order by minute;
 
 -- name: passed_minutes
 -- The minutes of a session in [start, end) that others have gone past, there or later, knowing as much.
@@ -93,7 +94,8 @@ with seen as (
 
 select minute
 from seen
-where minute < :end and passed_with >= cutoff;
+where minute < :end and passed_with >= cutoff
+order by minute;
 
 -- name: finished_rows
 -- How many rows all stages have made for the minutes in [start, end).

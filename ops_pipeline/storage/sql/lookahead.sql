@@ -13,7 +13,8 @@ inner join lateral (
 ) as newest on true
 where
     decided.minute = any(:minutes)
-    and (newest.model, newest.revision) <> (:model, :revision);
+    and (newest.model, newest.revision) <> (:model, :revision)
+order by decided.minute;
 
 -- name: forget_bars
 -- Remove what was not known yet, and later minutes: a late cut-off could know those.
@@ -234,13 +235,15 @@ from universe as tracked;
 -- Bars that count as known before their minute was over.
 select ticker || ' ' || minute as name
 from bars_1m
-where available_at < minute + interval '60 seconds';
+where available_at < minute + interval '60 seconds'
+order by name;
 
 -- name: early_items
 -- Stories that count as known before they were published.
 select news_id as name
 from news_items
-where available_at < event_at or (origin = 'recorded' and available_at < published_at);
+where available_at < event_at or (origin = 'recorded' and available_at < published_at)
+order by name;
 
 -- name: early_scores
 -- Scores that count as known before any story with their text.
@@ -250,14 +253,16 @@ where scored.available_at < (
     select min(item.available_at)
     from news_items as item
     where item.text_hash = scored.text_hash
-);
+)
+order by name;
 
 -- name: early_links
 -- Tickers of a story that count as known before the story.
 select link.news_id || ' ' || link.ticker as name
 from news_tickers as link
 inner join news_items as item on link.news_id = item.news_id
-where link.available_at < item.available_at;
+where link.available_at < item.available_at
+order by name;
 
 -- name: early_decisions
 -- Features and decisions that count as known before their minute's cut-off.
@@ -274,4 +279,5 @@ union all
 select 'signal ' || signal.ticker || ' ' || signal.minute
 from signals as signal
 inner join minute_cutoffs as decided on signal.minute = decided.minute
-where signal.available_at < decided.cutoff;
+where signal.available_at < decided.cutoff
+order by name;

@@ -109,7 +109,8 @@ select
     count(*) as rows_count
 from news_items
 where available_at >= :start and available_at < :end
-group by minute;
+group by minute
+order by minute;
 
 -- name: feed_states
 -- How the last fetch of each feed went.

@@ -20,7 +20,7 @@ from dispatch_recommendations
 where
     ts >= :since and ts <= :now and intent = 'open'
     and status in ('SIMULATED', 'EXECUTED', 'SKIPPED', 'FAILED')
-order by ts desc
+order by ts desc, id desc
 limit 1000;
 
 -- name: waiting
@@ -51,7 +51,7 @@ select
     skipped_count,
     cast(run_config_json ->> 'max_signals_per_run' as integer) as run_limit
 from dispatcher_runs
-order by started_at desc
+order by started_at desc, run_id
 limit 10;
 
 -- name: duplicates
@@ -129,4 +129,5 @@ select pg_terminate_backend(pid)
 from pg_catalog.pg_stat_activity
 where
     backend_type = 'client backend' and pid <> pg_backend_pid() and usename = current_user
-    and state = 'idle' and state_change < clock_timestamp() - make_interval(secs => :idle_seconds);
+    and state = 'idle' and state_change < clock_timestamp() - make_interval(secs => :idle_seconds)
+order by pid;

@@ -16,7 +16,8 @@ from (
     limit 5000
 ) as newest
 where step_key = any(:steps)
-group by step_key;
+group by step_key
+order by step_key;
 
 -- name: told
 -- What runs with one of these steps have told within [since, until], of the steps and of the whole
@@ -68,7 +69,8 @@ from (
         and timestamp >= :start and timestamp < :end
     group by run_id, step_key
 ) as tasks
-group by step_key;
+group by step_key
+order by step_key;
 
 -- name: newest_ticks
 -- When each of these schedules and sensors last ticked, by the newest 2,000 ticks; those that

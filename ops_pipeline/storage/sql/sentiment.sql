@@ -73,4 +73,5 @@ select
     count(*) as rows_count
 from news_sentiments
 where available_at >= :start and available_at < :end
-group by minute;
+group by minute
+order by minute;

@@ -337,7 +337,7 @@ select
     measured_at
 from pipeline_slo_counters
 where cast(:day as date) is null or session_date = :day
-order by measured_at desc
+order by measured_at desc, session_date desc
 limit 1;
 
 -- name: phases

@@ -147,6 +147,7 @@ select
     reason
 from broker_orders
 where account = :account and broker_order_id = any(cast(:ids as text[]))
+order by broker_order_id
 for update;
 
 -- name: put_orders
@@ -189,7 +190,8 @@ on conflict (account, broker_order_id) do update
 -- Tickers of the orders of which something new was told since an instant.
 select distinct ticker
 from broker_orders
-where account = :account and written_at >= :since;
+where account = :account and written_at >= :since
+order by ticker;
 
 -- name: all_orders
 -- Everything that is known of an account's orders.
@@ -234,7 +236,8 @@ from (
     where account = :account
 ) as parts
 group by ticker
-having sum(qty) <> 0;
+having sum(qty) <> 0
+order by ticker;
 
 -- name: insert_adjustment
 -- A change of the account that no order made; the difference that it explains stands with it.
@@ -414,7 +417,8 @@ select
     ), 0) as lag_p95
 from broker_frames
 where account = :account and received_at >= :start and received_at < :end
-group by outcome;
+group by outcome
+order by outcome;
 
 -- name: gaps
 -- Fills of which a request told first, in [start, end): their frames were late or did not come.
@@ -531,5 +535,5 @@ select
     written_at as healed_at
 from broker_events
 where account = :account and at >= :since and frame_id is null
-order by at desc
+order by at desc, event_key
 limit :limit;

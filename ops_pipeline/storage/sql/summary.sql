@@ -34,7 +34,8 @@ select
     'signals',
     count(*)
 from signals
-where session_date = :session_date;
+where session_date = :session_date
+order by stage;
 
 -- name: outcomes_of_session
 -- What became of one session's recommendations.
@@ -47,7 +48,7 @@ select
 from dispatch_recommendations
 where session_date = :session_date
 group by intent, action, status, failure_reason
-order by rows_count desc, failure_reason;
+order by rows_count desc, failure_reason, intent, action, status;
 
 -- name: closes_of_session
 -- The last close of each ticker in one session.

@@ -73,4 +73,5 @@ inner join minute_cutoffs as decided on made.minute = decided.minute
 where
     made.session_date = :session_date and made.minute >= :start and made.minute < :end
     and made.available_at > decided.cutoff
-group by decided.minute;
+group by decided.minute
+order by decided.minute;
