@@ -58,5 +58,7 @@ proofs: .venv/.tested  ## whole days, kills and benchmarks, in ten minutes more
 docs: install  ## write the generated pages again
 	@$(BIN)/python -m ops_pipeline_tests.structure.pages
 
-clean:  ## remove what was set up, but not var/
+clean:  ## remove what was set up, but not var/; refused while something of it runs
+	@! pgrep -f "^$(CURDIR)/.venv/" >/dev/null || { \
+		echo "error: processes of $(CURDIR)/.venv run; first: $(BIN)/ops-pipeline down"; exit 6; }
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

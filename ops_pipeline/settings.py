@@ -29,7 +29,7 @@ from ops_pipeline.domain.thresholds import (
     strict_config,
     visible,
 )
-from ops_pipeline.private_files import read_object, replace_private
+from ops_pipeline.private_files import replace_private
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 KEEPER, SANDBOX, STREAM = "keeper", "sandbox", "stream"
@@ -276,6 +276,28 @@ class Settings:
         return f"{self.base_name}_reader"
 
 
+def read_object(path: Path, hint: str = "") -> dict[str, Any] | None:
+    """Return the JSON object in a file; None where there is no file.
+
+    Raises:
+        BadConfiguration: it cannot be read, or holds something else; the message names the file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except (ValueError, RecursionError):
+        is_empty = path.stat().st_size == 0
+        reason = "is empty" if is_empty else "is damaged: it is not JSON"
+    else:
+        if isinstance(found, dict):
+            return found
+        reason = "is damaged: it is not a JSON object"
+    raise BadConfiguration(f"{path} {reason}", hint)
+
+
 def connection_file(var_dir: Path) -> Path:
     """Where the embedded server's port and passwords are kept."""
     return var_dir / "postgres" / "connection.json"
@@ -304,8 +326,10 @@ def read_connection(var_dir: Path) -> dict[str, Any] | None:
 def _connection(path: Path) -> dict[str, Any] | None:
     hint = "put it back from a backup; ops-pipeline down works without it"
     kept = read_object(path, hint)
-    fields = {"host": str, "port": int, "user": str, "password": str, "reader_password": str}
-    if kept is not None and not all(isinstance(kept.get(name), kind) for name, kind in fields.items()):
+    kinds = {"host": str, "port": int, "user": str, "password": str, "reader_password": str}
+    if kept is None:
+        return None
+    if not all(isinstance(kept.get(name), kind) for name, kind in kinds.items()):
         raise BadConfiguration(f"{path} is damaged: a field is missing", hint)
     return kept
 

@@ -828,7 +828,7 @@ def put(path: Path, content: object) -> None:
     replace_private(path, json.dumps(content))
 
 
-def loaded(folder: Path) -> Settings:
+def found_in(folder: Path) -> Settings:
     return load("sandbox", {"OPS_VAR_DIR": str(folder)})
 
 
@@ -838,9 +838,9 @@ def test_damaged_days_stop_only_what_shows_minutes(
 ) -> None:
     path = tmp_path / "sandbox" / "partitions.json"
     put(path, WINDOW)
-    assert loaded(tmp_path).window_fault is None
+    assert found_in(tmp_path).window_fault is None
     damage(path)
-    settings = loaded(tmp_path)
+    settings = found_in(tmp_path)
     assert settings.window is None
     fault = settings.window_fault
     assert fault is not None
@@ -857,17 +857,17 @@ def test_a_damaged_connection_file_is_read_from_its_copy_and_without_one_named(
     put(path, CONNECTION)
     put(copy, CONNECTION)
     damage(path)
-    server = loaded(tmp_path).server
+    server = found_in(tmp_path).server
     assert server is not None
     assert (server.port, server.password) == (1, "p")
     damage(copy)
-    assert loaded(tmp_path).server is None
+    assert found_in(tmp_path).server is None
     with pytest.raises(BadConfiguration, match=re.escape(str(path))):
         EmbeddedServer.in_folder(tmp_path).is_running()
 
 
 def test_days_are_kept_whole_whatever_stood_there(tmp_path: Path) -> None:
-    settings = loaded(tmp_path)
+    settings = found_in(tmp_path)
     settings.mode_dir.mkdir()
     before = settings.mode_dir / "before"
     before.write_text("{}")
@@ -875,4 +875,4 @@ def test_days_are_kept_whole_whatever_stood_there(tmp_path: Path) -> None:
     save_window(settings, PartitionWindow(date(2026, 10, 14)))
     # Another file took the name: who reads the one before finds it whole.
     assert before.read_text() == "{}"
-    assert loaded(tmp_path).window == PartitionWindow(date(2026, 10, 14))
+    assert found_in(tmp_path).window == PartitionWindow(date(2026, 10, 14))

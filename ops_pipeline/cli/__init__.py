@@ -1,5 +1,6 @@
 """The command line."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -88,8 +89,27 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
     return found
 
 
+class Ended(BaseException):
+    """Somebody told this process to end: what was begun is undone on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = signal.Signals(number)
+
+
+def _end(number: int, _: object) -> None:
+    # What ends us is not to be ended halfway.
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    raise Ended(number)
+
+
 def main() -> None:
     """Run the command line; an operator's error is one line with the next command to try."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Whoever began us may have wanted a signal to be ignored, as nohup does.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     try:
         app(sys.argv[1:])()
     except OperatorError as error:
@@ -101,6 +121,9 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(130)
+    except Ended as ended:
+        err.print(f"stopped by {ended.number.name}")
+        sys.exit(128 + ended.number)
 
 
 def _report(error: OperatorError) -> None:

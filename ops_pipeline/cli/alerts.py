@@ -22,6 +22,7 @@ from ops_pipeline.domain.alerts import Alert, Silence
 from ops_pipeline.domain.errors import BadConfiguration, BadInput
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.engine.logs import JsonLines
+from ops_pipeline.local.keeper import channels_not_running
 from ops_pipeline.settings import Settings, alert_channels_of, alert_quiet_of
 from ops_pipeline.storage import alerts as storage
 from ops_pipeline.storage.knowledge import clock
@@ -120,7 +121,10 @@ def send_tests(mode: ModeOption = None, as_json: JsonOption = False) -> None:
                 "there is no channel but the console",
                 "set OPS_ALERT_URLS; docs/alerts.md has examples",
             )
-        message, errors = send_test(channels, clock())
+        idle = channels_not_running(settings)
+        used = [channel for channel in channels if channel.name not in idle]
+        message, errors = send_test(used, clock())
+        errors = {**errors, **dict.fromkeys(idle, _not_running(settings))}
         storage.insert_test(connection, message, clock(), errors)
     if as_json:
         print_json(errors)
@@ -131,6 +135,11 @@ def send_tests(mode: ModeOption = None, as_json: JsonOption = False) -> None:
         out.print(table("", ["channel", "outcome", "error"], rows))
     if any(errors.values()):
         raise typer.Exit(1)
+
+
+def _not_running(settings: Settings) -> str:
+    again = f"ops-pipeline up --mode {settings.mode.value} --restart"
+    return f"the running alert process does not have this channel; run: {again}"
 
 
 @app.command()

@@ -37,12 +37,14 @@ def logs(
     settings = settings_of(mode)
     now = clock()
     found = read(settings, name, now - read_length("--since", since), now)
-    if not found.lines and not follow:
+    if not found.lines and not follow and not found.is_quiet:
         raise BadInput(f"no line of {name} in the last {since}: {found.reason}", "try --since 1d")
     if as_json:
         lines = [{**line.__dict__, "url": _url(settings, line)} for line in found.lines]
         print_json({"name": name, "mode": settings.mode, "is_cut": found.is_cut, "lines": lines})
         return
+    if found.is_quiet:
+        say(f"no line of {name} in the last {since}: {found.reason}")
     if found.is_cut:
         say("only the newest lines are shown; for fewer: --since 1m")
     _print(found.lines)

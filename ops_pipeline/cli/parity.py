@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ops_pipeline.cli import market as market_of
 from ops_pipeline.cli.console import JsonOption, out, progress, say, show_result, table
+from ops_pipeline.cli.play import ended_early
 from ops_pipeline.cli.server import running_server
 from ops_pipeline.cli.ways import OnMinute, as_killed_pieces, as_range, as_ticks
 from ops_pipeline.domain.session import Session, both_zones
@@ -54,7 +55,7 @@ def _name(way: str) -> str:
 def _play(settings: Settings, session: Session, *, quiet: bool) -> list[Way]:
     """Two at a time: one process each, and PostgreSQL beside them."""
     minutes = session.minutes()
-    with ThreadPoolExecutor(2) as pool, _shown(len(minutes), quiet=quiet) as on_minute:
+    with ended_early(ThreadPoolExecutor(2)) as pool, _shown(len(minutes), quiet=quiet) as on_minute:
         # The longest first.
         playing: dict[str, Future[float]] = {
             way: pool.submit(_timed, settings, way, minutes, on_minute[way])

@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ops_pipeline.cli.console import err, progress
 from ops_pipeline.domain.acceptance import Verdict
@@ -16,6 +17,7 @@ from ops_pipeline.settings import Mode, Settings, load
 if TYPE_CHECKING:
     from ops_pipeline.defs.replay import Player
 
+Pool = TypeVar("Pool", bound=Executor)
 OnProgress = Callable[[str, float], None]
 
 
@@ -77,9 +79,27 @@ def player_of(settings: Settings, on_progress: OnProgress | None = None) -> "Ite
 def _beside() -> Iterator[ProcessPoolExecutor]:
     """One process for the dispatcher; it loads its code while the first data are made."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ended_early(ProcessPoolExecutor(1, context, ignore_interrupts)) as pool:
         pool.submit(_load)
         yield pool
+
+
+@contextmanager
+def ended_early(pool: Pool) -> Iterator[Pool]:
+    """Wait for a pool's work, as a pool does; but when it fails, or we are told to end, end it."""
+    with pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
+
+
+def ignore_interrupts() -> None:
+    """Leave a Ctrl-C at the terminal, which reaches every process there, to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _load() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ops_pipeline.cli.play import player_of
+from ops_pipeline.cli.play import ignore_interrupts, player_of
 from ops_pipeline.domain.errors import OperatorError
 from ops_pipeline.proofs.scratch import entered
 
@@ -94,6 +94,7 @@ def _work(
     def tell(what: str, _: float = 1) -> None:
         mouth.send(what)
 
+    ignore_interrupts()
     with entered(variables) as settings, player_of(settings, tell) as player:
         work(player, minutes, lambda _: tell("dispatch"))
 

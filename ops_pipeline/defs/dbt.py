@@ -22,8 +22,7 @@ from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.features import VOLUME_SURGE_RATIO, WINDOWS
 from ops_pipeline.domain.sentiment import CONFIDENT_PROBABILITY
 from ops_pipeline.domain.values import Model
-from ops_pipeline.private_files import read_object
-from ops_pipeline.settings import PROJECT_DIR, Settings, load
+from ops_pipeline.settings import PROJECT_DIR, Settings, load, read_object
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
 
-LONGEST = 200
+LONGEST = 500
 ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 
@@ -59,9 +59,13 @@ class Watch:
             while error is not None and error.cause is not None:
                 error = error.cause
             if error is not None:
-                return (str(error.message).strip().splitlines() or [""])[0][:LONGEST]
-        return events[0].user_message.splitlines()[0][:LONGEST] if events else ""
+                return _one_line(str(error.message))
+        return _one_line(events[0].message or "") if events else ""
 
     def _stopped(self) -> list[InstigatorState]:
         states = self.instance.all_instigator_state()
         return [state for state in states if state.status is InstigatorStatus.STOPPED]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:LONGEST]

@@ -13,9 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import psutil
 import yaml
@@ -23,7 +25,15 @@ import yaml
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import ProcessTable
-from ops_pipeline.private_files import read_object, replace_private
+from ops_pipeline.local.started_with import differing, digests, unknown_channels
+from ops_pipeline.local.ticks import (
+    MAX_TICK_AGE_SECONDS,
+    TickWatch,
+    code_location,
+    location_file,
+    newest_ticks,
+)
+from ops_pipeline.private_files import replace_private
 from ops_pipeline.settings import (
     ALERTS,
     CODE,
@@ -36,6 +46,7 @@ from ops_pipeline.settings import (
     Mode,
     Settings,
     load,
+    read_object,
 )
 
 LOOK_SECONDS = 0.5
@@ -72,6 +83,7 @@ class Keeper:
     environment: Callable[[], Mapping[str, str]]
     log_dir: Path
     server: EmbeddedServer | None = None
+    ticks: TickWatch | None = None
     ended: Event = field(default_factory=Event)
 
     def run(self) -> None:
@@ -85,6 +97,7 @@ class Keeper:
         _try(self._look_at_server)
         for one in self.kept:
             _try(partial(self._look_at, one, now))
+        _try(partial(self._look_at_ticks, now))
         for log_file in self._log_files():
             _try(partial(_bound, log_file))
 
@@ -112,6 +125,16 @@ class Keeper:
             one.was_started, one.not_before = True, now
             log_file = self.log_dir / f"{one.name}.log"
             self.table.start(one.name, [*one.command], self.environment(), log_file, PROJECT_DIR)
+
+    def _look_at_ticks(self, now: float) -> None:
+        """Restart a daemon that is alive and does not tick, and the code server that it asks."""
+        late = self.ticks.late(now) if self.ticks else []
+        if self.ticks and late:
+            self.ticks.seen.clear()
+            names = " and ".join(late)
+            log.warning("%s: no tick for %g s; restarting", names, MAX_TICK_AGE_SECONDS)
+            for name in (DAEMON, CODE):
+                self.table.stop(name)
 
     def _log_files(self) -> list[Path]:
         own = [self.log_dir / f"{name}.log" for name in (KEEPER, *(one.name for one in self.kept))]
@@ -143,20 +166,40 @@ def start_keeper(settings: Settings, asked: Asked) -> None:
         Unsafe: it is alive.
     """
     environment = {**os.environ, **settings.environment()}
+    location_file(settings).unlink(missing_ok=True)
     command, log_file = keeper_command(settings.mode, asked), log_dir(settings) / f"{KEEPER}.log"
     table_of(settings).start(KEEPER, command, environment, log_file, PROJECT_DIR)
-    replace_private(_asked_file(settings), json.dumps(asdict(asked)))
+    kept = {**asdict(asked), "settings": digests(settings)}
+    replace_private(_asked_file(settings), json.dumps(kept))
 
 
 def last_asked(settings: Settings) -> Asked:
     """How this mode was brought up last; where it never was, as `up` would without options."""
+    kept = _asked(settings)
+    return Asked(kept["port"], kept["market"]) if kept else Asked(settings.web_port)
+
+
+def differing_settings(settings: Settings) -> list[str]:
+    """Return the names of the settings that the running processes do not have yet."""
+    return differing(_asked(settings).get("settings", {}), settings)
+
+
+def channels_not_running(settings: Settings) -> list[str]:
+    """Return the alert channels that the running alert process does not have."""
+    is_running = table_of(settings).find(ALERTS) is not None
+    return unknown_channels(_asked(settings).get("settings", {}), settings) if is_running else []
+
+
+def _asked(settings: Settings) -> dict[str, Any]:
     path = _asked_file(settings)
-    hint = "remove it, then run ops-pipeline down and ops-pipeline up with the options of then"
+    hint = "remove it, then run: ops-pipeline up --restart, with the options of then"
     kept = read_object(path, hint)
-    try:
-        return Asked(settings.web_port) if kept is None else Asked(**kept)
-    except TypeError:
-        raise BadConfiguration(f"{path} is damaged", hint) from None
+    if kept is None:
+        return {}
+    kinds = {"port": int, "market": list, "settings": dict}
+    if not all(isinstance(kept.get(name, kind()), kind) for name, kind in kinds.items()):
+        raise BadConfiguration(f"{path} is damaged", hint)
+    return {"port": settings.web_port, "market": [], **kept}
 
 
 def stop_kept(settings: Settings) -> list[str]:
@@ -209,7 +252,15 @@ def _keeper(settings: Settings, asked: Asked) -> Keeper:
         lambda: {**os.environ, **load(settings.mode.value).environment()},
         log_dir(settings),
         EmbeddedServer.in_folder(settings.var_dir) if settings.is_embedded else None,
+        TickWatch(partial(_ticks, settings.mode)),
     )
+
+
+def _ticks(mode: Mode) -> dict[str, datetime | None]:
+    """Return the newest ticks; nothing while the code cannot be loaded, which says so itself."""
+    settings = load(mode.value)
+    is_broken = code_location(settings, table_of(settings)).error
+    return {} if is_broken else newest_ticks(settings)
 
 
 def _asked_file(settings: Settings) -> Path:
@@ -242,6 +293,7 @@ def _words(settings: Settings, asked: Asked) -> dict[str, list[str]]:
         CODE: [
             *("ops_pipeline.engine.code", "--module", "ops_pipeline.definitions"),
             *("--location", LOCATION, "--socket", socket),
+            *("--state", str(location_file(settings))),
         ],
         DAEMON: ["ops_pipeline.engine.daemon", "-w", workspace],
         WEB: ["ops_pipeline.engine.web", "--port", port, "-w", workspace],

@@ -14,7 +14,8 @@ import psutil
 
 from ops_pipeline.domain.errors import BadConfiguration, NotRunning, TimedOut, Unsafe
 from ops_pipeline.engine.starts import Start, began_at, start_of
-from ops_pipeline.private_files import read_object, replace_private
+from ops_pipeline.private_files import replace_private
+from ops_pipeline.settings import read_object
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 2.0

@@ -1,14 +1,13 @@
 """What the pipeline depends on, one by one: whether it works, and what to do where it does not."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from ops_pipeline import __version__
 from ops_pipeline.clients.alpaca_account import MAX_SKEW_SECONDS, clock_skew_seconds
@@ -27,10 +26,12 @@ from ops_pipeline.domain.thresholds import tier_of
 from ops_pipeline.domain.values import FeedOutcome, FeedStatus
 from ops_pipeline.local.keeper import log_dir, table_of
 from ops_pipeline.local.machine import free_bytes
+from ops_pipeline.local.ticks import code_location, late_ticks, newest_ticks
 from ops_pipeline.operations import dead_man
 from ops_pipeline.operations.config import config_of, in_force
 from ops_pipeline.operations.runbook.stream import other_database
 from ops_pipeline.settings import (
+    DAEMON,
     STREAM,
     BrokerName,
     Settings,
@@ -43,12 +44,9 @@ from ops_pipeline.storage.alerts import ChannelState, channel_states, open_alert
 from ops_pipeline.storage.dispatch import ACCOUNT
 from ops_pipeline.storage.engine import opened, reachable
 from ops_pipeline.storage.migrate import pending
-from ops_pipeline.storage.runs import heartbeats
 from ops_pipeline.storage.stream import read_health
 from ops_pipeline.storage.universe import universe
 
-# Dagster's daemon shows life each 30 s.
-MAX_BEAT_SECONDS = 120.0
 TICKS = "schedules and sensors"
 RESTART = "run: ops-pipeline runbook fix trade-stream-not-running"
 
@@ -78,8 +76,10 @@ def examine(settings: Settings, now: Now) -> Iterator[Finding]:
     """Look at one dependency after the other; none keeps the next from being looked at."""
     yield _looked("database", lambda: _database(settings))
     yield _looked("migrations", lambda: _migrations(settings))
+    if table_of(settings).find(DAEMON):
+        yield _looked("code location", lambda: _code_location(settings))
+        yield _looked(TICKS, lambda: _ticks(settings, now))
     if settings.mode.is_live:
-        yield _daemon(settings, now)
         yield _looked("alpaca bars", lambda: live_bars(settings, now).probe())
         yield _looked("alpaca clock", lambda: _clock(settings, now))
         if settings.broker is BrokerName.ALPACA:
@@ -129,24 +129,25 @@ def _migrations(settings: Settings) -> str:
     return "none waits"
 
 
-def _daemon(settings: Settings, now: Now) -> Finding:
-    """What ticks the schedules and sensors: that its process is there does not say that it does."""
-    beats: dict[str, datetime] = {}
-    with (
-        suppress(OperationalError, ProgrammingError, NotRunning),
-        opened(settings, settings.dagster_database) as dagster,
-        dagster.connect() as events,
-    ):
-        beats = heartbeats(events)
-    if not beats:
-        return Finding(TICKS, Health.UNUSED, "Dagster has run nothing here")
-    at = now()
-    ages = {name: (at - beaten_at).total_seconds() for name, beaten_at in beats.items()}
-    late = [name for name, age in ages.items() if age > MAX_BEAT_SECONDS]
-    told = ", ".join(f"{name.lower()}s ticked {age:.0f} s ago" for name, age in ages.items())
-    if late:
-        return Finding(TICKS, Health.FAILED, told, "look at: ops-pipeline logs daemon")
-    return Finding(TICKS, Health.OK, told)
+def _code_location(settings: Settings) -> str:
+    """Whether Dagster has our code: without it nothing ticks, though every process runs."""
+    found = code_location(settings, table_of(settings))
+    if found.error or not found.is_loaded:
+        raise NotRunning(found.error or "is not loaded yet", "look at: ops-pipeline logs code")
+    return "is loaded"
+
+
+def _ticks(settings: Settings, now: Now) -> str:
+    """Whether schedules and sensors tick: that the daemon runs does not say that they do."""
+    at, found = now(), newest_ticks(settings)
+    ages = {name: tick and (at - tick).total_seconds() for name, tick in found.items()}
+    told = ", ".join(
+        f"{name} never ticked" if age is None else f"{name} ticked {age:.0f} s ago"
+        for name, age in ages.items()
+    )
+    if late_ticks(settings, table_of(settings), at):
+        raise NotRunning(told, "look at: ops-pipeline logs daemon")
+    return told or "every one was stopped by hand, or Dagster has run nothing here"
 
 
 def _clock(settings: Settings, now: Now) -> str:

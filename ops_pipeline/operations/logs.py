@@ -28,11 +28,15 @@ TAIL_BYTES = 2_000_000
 
 @dataclass(frozen=True)
 class Logs:
-    """What was said, oldest first; whether there is more; and where nothing is, why."""
+    """What was said, oldest first; whether there is more; and where nothing is, why.
+
+    `is_quiet` where a process runs, and had nothing to say.
+    """
 
     lines: tuple[Line, ...]
     is_cut: bool = False
     reason: str = ""
+    is_quiet: bool = False
 
 
 def names(settings: Settings) -> list[str]:
@@ -62,6 +66,7 @@ def read(settings: Settings, name: str, since: datetime, until: datetime) -> Log
         tuple(without(secrets, line) for line in found.lines[-AT_MOST:]),
         found.is_cut or len(found.lines) > AT_MOST,
         found.reason,
+        found.is_quiet,
     )
 
 
@@ -107,14 +112,18 @@ def _of_process(settings: Settings, name: str, since: datetime) -> Logs:
         for line in _lines_of(file)
         if (line.at or _written_at(file)) >= since
     ]
-    return Logs(tuple(lines), reason="" if lines else _why_silent(settings, name, path))
+    runs = _runs(settings, name)
+    reason = "" if lines else _why_silent(path, runs=runs)
+    return Logs(tuple(lines), reason=reason, is_quiet=runs and not lines)
 
 
-def _why_silent(settings: Settings, name: str, path: Path) -> str:
+def _runs(settings: Settings, name: str) -> bool:
     if name == POSTGRES:
-        runs = EmbeddedServer.in_folder(settings.var_dir).pid() is not None
-    else:
-        runs = table_of(settings).find(name) is not None
+        return EmbeddedServer.in_folder(settings.var_dir).pid() is not None
+    return table_of(settings).find(name) is not None
+
+
+def _why_silent(path: Path, *, runs: bool) -> str:
     state = "it runs" if runs else "it does not run"
     if not path.exists():
         return f"{state}, and never wrote {path}"

@@ -12,7 +12,8 @@ from ops_pipeline.domain import alerts
 from ops_pipeline.domain.acceptance import Level, Verdict
 from ops_pipeline.domain.alerts import DATABASE, Kind, Message
 from ops_pipeline.domain.errors import BadConfiguration
-from ops_pipeline.private_files import read_object, replace_private
+from ops_pipeline.private_files import replace_private
+from ops_pipeline.settings import read_object
 
 log = logging.getLogger(__name__)
 

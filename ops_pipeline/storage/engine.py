@@ -164,6 +164,8 @@ def reachable(settings: Settings) -> Iterator[None]:
             if settings.server and settings.server.is_embedded
             else ("check DATABASE_URL, and that the server runs")
         )
+        if first_line.endswith("does not exist"):
+            hint = f"run: ops-pipeline init --mode {settings.mode.value}"
         raise NotRunning(f"PostgreSQL at {where} does not answer: {first_line}", hint) from error
 
 

@@ -12,6 +12,10 @@ from ops_pipeline.domain.logs import Line, level_of
 from ops_pipeline.domain.stages import DISPATCH, Stage
 from ops_pipeline.storage.queries import query
 
+MAX_ERROR_CHARS = 2_000
+# The schedule and the sensor that tick most often: each minute, and each five seconds.
+TICKING = ("minute_schedule", "dispatch_sensor")
+
 
 @dataclass(frozen=True)
 class Told:
@@ -26,10 +30,10 @@ def steps_of(stage: Stage) -> list[str]:
     return ["executions"] if stage == DISPATCH else [stage.name]
 
 
-def heartbeats(dagster: Connection) -> dict[str, datetime]:
-    """When Dagster's daemon last looked at schedules and at sensors, by its own words for both."""
-    rows = dagster.execute(query("runs", "heartbeats"))
-    return {row[0]: row[1].replace(tzinfo=UTC) for row in rows}
+def newest_ticks(dagster: Connection) -> dict[str, datetime | None]:
+    """Return when each of TICKING last ticked; None where it never did, nothing where stopped."""
+    rows = dagster.execute(query("runs", "newest_ticks"), {"names": list(TICKING)})
+    return {row[0]: row[1] and row[1].replace(tzinfo=UTC) for row in rows}
 
 
 def newest_starts(dagster: Connection, steps: Sequence[str]) -> dict[str, datetime]:
@@ -68,12 +72,12 @@ def _line(run_id: str, at: datetime, event: dict[str, object]) -> Line:
 
 
 def _error_of(event: dict[str, object]) -> str:
-    """The first line of the error that an event tells of, the cause of all others if it has one."""
+    """The error that an event tells of in one line, the cause of all others if it has one."""
     error = event.get("error_info") or _data_of(event).get("error")
     while isinstance(error, dict) and isinstance(error.get("cause"), dict):
         error = error["cause"]
     message = str(error.get("message") or "") if isinstance(error, dict) else ""
-    return message.strip().splitlines()[0] if message.strip() else ""
+    return " ".join(message.split())[:MAX_ERROR_CHARS]
 
 
 def _counts_of(event: dict[str, object]) -> str:

@@ -7,13 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 
 from ops_pipeline.cli import main
-from ops_pipeline.domain.errors import BadInput
+from ops_pipeline.domain.errors import BadInput, NotRunning
 from ops_pipeline.domain.stages import BARS, NEWS, SERVICES
+from ops_pipeline.local.keeper import table_of
+from ops_pipeline.local.processes import ProcessTable
+from ops_pipeline.local.ticks import late_ticks
 from ops_pipeline.operations.cost import measure_and_keep
-from ops_pipeline.operations.doctor import Health, _daemon
+from ops_pipeline.operations.doctor import _ticks
 from ops_pipeline.operations.logs import Logs, read
 from ops_pipeline.operations.status import look
 from ops_pipeline.settings import Settings
@@ -189,22 +193,52 @@ def test_the_verb_cost_shows_lines_and_ends_with_1_past_normal(
     assert ended()[0] == 4
 
 
+def tick(events: psycopg.Connection, kind: str, name: str, age: float) -> None:
+    body = json.dumps({"job_name": name})
+    at = (clock() - timedelta(seconds=age)).replace(tzinfo=None)
+    events.execute(
+        "insert into job_ticks (job_origin_id, selector_id, status, type, timestamp, tick_body)"
+        " values ('x', 'x', 'SKIPPED', %s, %s, %s)",
+        [kind, at, body],
+    )
+
+
 @pytest.mark.parametrize(
-    ("ages", "health"),
+    ("ages", "stopped", "late"),
     [
-        ([], Health.UNUSED),
-        ([10, 20], Health.OK),
-        ([10, 121], Health.FAILED),
+        ({"minute_schedule": 59, "dispatch_sensor": 4}, [], []),
+        ({"minute_schedule": 200, "dispatch_sensor": 4}, [], ["minute_schedule"]),
+        ({"minute_schedule": 59, "dispatch_sensor": 200}, [], ["dispatch_sensor"]),
+        ({"minute_schedule": 200, "dispatch_sensor": 4}, ["minute_schedule"], []),
+        ({"minute_schedule": 59}, [], ["dispatch_sensor"]),
+        ({}, ["minute_schedule", "dispatch_sensor"], []),
     ],
 )
-def test_schedules_and_sensors_that_nobody_ticks_are_found_though_a_process_is_there(
-    installed: Settings, postgres: Postgres, ages: list[int], health: Health
+def test_a_schedule_or_sensor_that_does_not_tick_is_found_though_the_daemon_runs(
+    installed: Settings,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    ages: dict[str, int],
+    stopped: list[str],
+    late: list[str],
 ) -> None:
     with postgres.connect(installed.dagster_database) as connection:
-        for name, age in zip(("SCHEDULER", "SENSOR"), ages, strict=False):
+        for name, age in ages.items():
+            tick(connection, "SCHEDULE" if "schedule" in name else "SENSOR", name, age + 1_000)
+            tick(connection, "SCHEDULE" if "schedule" in name else "SENSOR", name, age)
+        for name in stopped:
+            body = json.dumps({"origin": {"job_name": name}})
             connection.execute(
-                "insert into daemon_heartbeats (daemon_type, daemon_id, timestamp, body)"
-                " values (%s, 'x', %s, '')",
-                [name, (clock() - timedelta(seconds=age)).replace(tzinfo=None)],
+                "insert into instigators (selector_id, status, instigator_body)"
+                " values (%s, 'STOPPED', %s)",
+                [name, body],
             )
-    assert _daemon(installed, clock).health is health
+    table = table_of(installed)
+    assert late_ticks(installed, table, clock()) == {}
+    monkeypatch.setattr(ProcessTable, "began", lambda *_: clock().timestamp() - 300)
+    assert list(late_ticks(installed, table, clock())) == late
+    if late:
+        with pytest.raises(NotRunning, match=late[0]):
+            _ticks(installed, clock)
+    else:
+        _ticks(installed, clock)

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 
-from ops_pipeline.engine.watch import LONGEST, Watch
+from ops_pipeline.engine.watch import LONGEST, EndedRun, Watch
 
 NOW = datetime(2025, 2, 12, 17, 0, tzinfo=UTC)
 
@@ -36,11 +37,11 @@ def test_a_job_that_never_ran_has_no_last_run(watch: Watch) -> None:
     assert watch.last_run("minute_job") is None
 
 
-def test_the_last_run_tells_the_first_line_of_what_lies_below(watch: Watch) -> None:
+def test_the_last_run_tells_in_one_line_what_lies_below(watch: Watch) -> None:
     run(watch, fails="no such feed\nand more of it")
     found = watch.last_run("minute_job")
     assert found is not None
-    assert (found.status, found.error) == ("FAILURE", "ValueError: no such feed")
+    assert (found.status, found.error) == ("FAILURE", "ValueError: no such feed and more of it")
     run(watch)
     found = watch.last_run("minute_job")
     assert found is not None
@@ -60,3 +61,18 @@ def test_silence_is_counted_from_the_daemon_that_was_heard_last(watch: Watch) ->
         at = (NOW - timedelta(seconds=seconds)).timestamp()
         watch.instance.add_daemon_heartbeat(DaemonHeartbeat(at, daemon, "one", []))
     assert watch.silent_seconds(NOW) == 100
+
+
+def test_a_launch_that_failed_without_a_message_and_an_error_of_many_lines_are_one_line(
+    watch: Watch,
+) -> None:
+    instance = watch.instance
+    silent = create_run_for_test(instance, job_name="silent")
+    event = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, "silent", message="")
+    instance.report_dagster_event(event, silent.run_id)
+    assert watch.last_run("silent") == EndedRun(silent.run_id, "FAILURE", "")
+    told = create_run_for_test(instance, job_name="told")
+    instance.report_run_failed(told, "Database Error in model x\n  column y does not exist\n")
+    found = watch.last_run("told")
+    assert found is not None
+    assert found.error == "Database Error in model x column y does not exist"

@@ -1,19 +1,27 @@
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from ops_pipeline.domain.errors import BadConfiguration
+from ops_pipeline.domain.errors import BadConfiguration, Unsafe
 from ops_pipeline.local import keeper as keepers
+from ops_pipeline.local.installation_lock import installation_lock
 from ops_pipeline.local.keeper import FIRST_WAIT, LONGEST_WAIT, WELL_SECONDS, Asked, Keeper, Kept
 from ops_pipeline.local.processes import Process, ProcessTable, wait_until
-from ops_pipeline.settings import Mode, Settings
+from ops_pipeline.local.started_with import differing, digests, unknown_channels
+from ops_pipeline.local.ticks import MAX_TICK_AGE_SECONDS, TickWatch
+from ops_pipeline.settings import PROJECT_DIR, Mode, Settings, load
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
+START = datetime(2026, 10, 14, 14, tzinfo=UTC)
 ENDS = [sys.executable, "-c", "pass"]
 
 
@@ -135,3 +143,89 @@ def test_the_sandbox_is_told_what_to_play(tmp_path: Path) -> None:
     assert sandbox.command[-4:] == ["--port", "8600", "--day", "D"]
     command = keepers.keeper_command(Mode.SANDBOX, asked)
     assert command[-3:] == ["--", "--day", "D"]
+
+
+def test_a_daemon_that_is_alive_and_does_not_tick_starts_again_with_its_code_server(
+    keep: Callable[..., Keeper], tmp_path: Path
+) -> None:
+    ticks: dict[str, datetime | None] = {"minute_schedule": START, "dispatch_sensor": START}
+    made = keep(Kept("code", SLEEPS), Kept("daemon", SLEEPS), Kept("web", SLEEPS))
+    keeper = replace(made, ticks=TickWatch(lambda: ticks))
+    keeper.look(0)
+    before = {name: found(keeper, name).pid for name in ("code", "daemon", "web")}
+    for now in range(15, 400, 15):
+        ticks["dispatch_sensor"] = START + timedelta(seconds=now)
+        if now <= MAX_TICK_AGE_SECONDS:
+            ticks["minute_schedule"] = START + timedelta(minutes=now // 60)
+        keeper.look(now)
+        if keeper.table.find("daemon") is None:
+            break
+    assert MAX_TICK_AGE_SECONDS < now - 180 <= MAX_TICK_AGE_SECONDS + 15
+    keeper.look(now + 1)
+    keeper.look(now + 2)
+    after = {name: found(keeper, name).pid for name in ("code", "daemon", "web")}
+    assert [name for name in after if after[name] != before[name]] == ["code", "daemon"]
+
+
+def test_ticks_that_cannot_be_read_count_from_anew() -> None:
+    answers: list[dict[str, datetime | None]] = [{"a": START}, {}, {"a": START}, {"a": START}]
+    watch = TickWatch(lambda: answers.pop(0))
+    looks = [watch.late(now) for now in (0, MAX_TICK_AGE_SECONDS, MAX_TICK_AGE_SECONDS + 15)]
+    assert [*looks, watch.late(MAX_TICK_AGE_SECONDS + 30)] == [[], [], [], []]
+
+
+def test_what_was_started_with_other_settings_is_named_and_no_value_is_kept(
+    tmp_path: Path,
+) -> None:
+    def settings(**environ: str) -> Settings:
+        return load("sandbox", {"OPS_VAR_DIR": str(tmp_path), **environ})
+
+    secret = "json://secret-host/secret-token"
+    first = settings(OPS_ALERT_URLS=f"desk={secret}", OPS_SEED="7")
+    kept = digests(first)
+    assert "secret" not in json.dumps(kept)
+    assert (
+        differing(kept, first) == differing(kept, settings(OPS_ALERT_URLS=f"desk={secret}")) == []
+    )
+    other = settings(
+        OPS_ALERT_URLS=f"desk={secret} phone=json://other", OPS_UNIVERSE_FILE="u.yaml", OPS_SEED="8"
+    )
+    assert sorted(differing(kept, other)) == ["OPS_ALERT_URLS", "OPS_SEED", "OPS_UNIVERSE_FILE"]
+    assert unknown_channels(kept, other) == ["phone"]
+    assert unknown_channels(kept, settings(OPS_ALERT_URLS="desk=json://elsewhere")) == ["desk"]
+    assert differing({}, other) == []
+
+
+def test_two_that_start_an_installation_at_once_are_one_and_a_refusal(tmp_path: Path) -> None:
+    refused = rf"up \(pid {os.getpid()}\) is starting or stopping"
+    with (
+        installation_lock(tmp_path, "up"),
+        pytest.raises(Unsafe, match=refused),
+        installation_lock(tmp_path, "up"),
+    ):
+        raise AssertionError
+    with installation_lock(tmp_path, "up"):
+        pass
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from ops_pipeline.local.installation_lock import installation_lock
+with installation_lock(Path(sys.argv[1]), "up"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_down_ends_an_up_and_a_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    for ends in (True, False):
+        command = [sys.executable, "-c", HOLDS, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=PROJECT_DIR) as holder:
+            assert holder.stdout
+            assert holder.stdout.readline() == b"held\n"
+            if not ends:
+                holder.kill()
+                holder.wait()
+            with installation_lock(tmp_path, "down", takes_over=ends):
+                assert holder.wait() in (-signal.SIGTERM, -signal.SIGKILL)

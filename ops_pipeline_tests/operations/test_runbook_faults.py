@@ -1,5 +1,6 @@
 """One fault for each section: its code is named, a dry run changes nothing, the fix mends it."""
 
+import json
 import os
 import socket
 import sys
@@ -41,10 +42,13 @@ from ops_pipeline.local import keeper as keepers
 from ops_pipeline.local.keeper import Asked, log_dir, table_of
 from ops_pipeline.local.postgres import EmbeddedServer
 from ops_pipeline.local.processes import ProcessTable, wait_until
+from ops_pipeline.local.ticks import location_file
 from ops_pipeline.operations import config
+from ops_pipeline.operations.runbook import causes
 from ops_pipeline.operations.runbook.causes import config_of
 from ops_pipeline.operations.runbook.section import NOT_IN_REPLAY, Fix, Outcome
 from ops_pipeline.operations.runbook.sections import SECTIONS
+from ops_pipeline.private_files import replace_private
 from ops_pipeline.settings import CODE, DAEMON, KEEPER, STREAM, WEB, Mode, Settings, load
 from ops_pipeline.storage import bars, dispatch, knowledge
 from ops_pipeline.storage.engine import open_engine
@@ -618,6 +622,26 @@ def test_a_daemon_that_hangs_and_runs_that_fail_are_named(live: Ward) -> None:
         assert found.found[1].evidence["error"] == "ValueError: no such feed"
         done = live.fix("service-wont-start", apply=True)
     assert {step.outcome for step in done.steps} == {Outcome.BY_HAND}
+
+
+@pytest.mark.parametrize("section", ["quick-health-check", "service-wont-start"])
+def test_code_that_cannot_be_loaded_and_a_daemon_that_does_not_tick_are_named(
+    live: Ward, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    path = location_file(live.settings)
+    with live.kept():
+        replace_private(path, json.dumps({"pid": 1, "error": "SyntaxError: invalid syntax"}))
+        found = live.diagnose(section).found[0]
+        assert (found.cause.code, found.evidence["error"]) == (
+            "CODE_NOT_LOADED",
+            "SyntaxError: invalid syntax",
+        )
+        path.unlink()
+        assert live.codes(section) == []
+        monkeypatch.setattr(causes, "late_ticks", lambda *_: {"minute_schedule": 200.0})
+        found = live.diagnose(section).found[0]
+        assert (found.cause.code, found.evidence) == ("NOT_TICKING", {"minute_schedule": "200 s"})
+        assert [change.what for change in found.changes] == ["restart code", "restart daemon"]
 
 
 def test_a_disk_without_room_is_named(live: Ward, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,12 @@ from ops_pipeline.domain.session import both_zones
 from ops_pipeline.domain.stages import SERVICES, Stage
 from ops_pipeline.domain.thresholds import DispatcherConfig
 from ops_pipeline.local.keeper import last_asked, log_dir, table_of
+from ops_pipeline.local.ticks import MAX_TICK_AGE_SECONDS, code_location, late_ticks
 from ops_pipeline.operations import config
 from ops_pipeline.operations.runbook.changes import (
     anew,
     by_hand,
+    restart,
     start_processes,
     start_stopped,
     switch_on,
@@ -27,6 +29,7 @@ from ops_pipeline.settings import (
 from ops_pipeline.storage.acceptance import verdicts
 from ops_pipeline.storage.config import read_state
 from ops_pipeline.storage.engine import opened
+from ops_pipeline.storage.knowledge import clock
 from ops_pipeline.storage.migrate import migrate, pending
 from ops_pipeline.storage.services import Switch, switches
 
@@ -83,6 +86,19 @@ DAEMON_SILENT = Cause(
     Level.HIGH,
     "a person looks at its log, and starts it anew",
 )
+CODE_NOT_LOADED = Cause(
+    "CODE_NOT_LOADED",
+    "Dagster cannot load the pipeline's code: nothing ticks, and no run is started.",
+    Level.CRITICAL,
+    "a person corrects what the evidence names; the keeper loads again until it works",
+)
+NOT_TICKING = Cause(
+    "NOT_TICKING",
+    f"The daemon runs, and a schedule or a sensor has not ticked for {MAX_TICK_AGE_SECONDS:.0f} s.",
+    Level.CRITICAL,
+    "restarts the code server, then the daemon",
+)
+NOT_WORKING = (CODE_NOT_LOADED, NOT_TICKING)
 RUNS_FAIL = Cause(
     "RUNS_FAIL",
     "The newest run of the service's job failed.",
@@ -142,6 +158,17 @@ def processes_down(scene: Scene) -> Iterator[Found]:
     for name in sorted(down, key=lambda name: name not in DOWN):
         told = {"process": name, "log": str(folder / f"{name}.log")}
         yield Found(DOWN.get(name, PROCESS_DOWN), told, [start_processes(scene)])
+
+
+def not_working(scene: Scene) -> Iterator[Found]:
+    """Code that is not loaded, or else a daemon that does not tick, though its process runs."""
+    table = table_of(scene.settings)
+    if error := code_location(scene.settings, table).error:
+        look = by_hand("read the log of the code server", "ops-pipeline logs code")
+        yield Found(CODE_NOT_LOADED, {"error": error}, [look])
+    elif late := late_ticks(scene.settings, table, clock()):
+        late_for = {name: f"{age:.0f} s" for name, age in late.items()}
+        yield Found(NOT_TICKING, late_for, [restart(scene, name) for name in (CODE, DAEMON)])
 
 
 def daemon_silent(scene: Scene) -> Iterator[Found]:

@@ -9,6 +9,7 @@ from ops_pipeline.domain.session import both_zones
 from ops_pipeline.operations.runbook.causes import (
     MAINTENANCE,
     NOT_MIGRATED,
+    NOT_WORKING,
     PROCESSES,
     RUNS_FAIL,
     SCHEDULE_STOPPED,
@@ -16,6 +17,7 @@ from ops_pipeline.operations.runbook.causes import (
     catalogue,
     failing,
     not_migrated,
+    not_working,
     processes_down,
     stopped,
     switched_off,
@@ -58,6 +60,7 @@ def _quick(scene: Scene) -> Iterator[Found]:
     yield from switched_off(scene)
     yield from stopped(scene)
     yield from processes_down(scene)
+    yield from not_working(scene)
     with scene.engine.connect() as connection:
         state = dispatch.read_trading_state(connection)
         changes = dispatch.trading_state_changes(connection, 1)
@@ -77,6 +80,7 @@ def _ran_recently(scene: Scene) -> Iterator[Found]:
     yield from switched_off(scene)
     yield from stopped(scene)
     yield from processes_down(scene)
+    yield from not_working(scene)
     yield from failing(scene, "minute_job", "dispatch_job")
 
 
@@ -108,6 +112,7 @@ SECTIONS = (
             MAINTENANCE,
             SCHEDULE_STOPPED,
             *PROCESSES,
+            *NOT_WORKING,
             NOT_ACTIVE,
         ),
         look=_quick,
@@ -126,6 +131,7 @@ SECTIONS = (
             MAINTENANCE,
             SCHEDULE_STOPPED,
             *PROCESSES,
+            *NOT_WORKING,
             RUNS_FAIL,
         ),
         look=_ran_recently,

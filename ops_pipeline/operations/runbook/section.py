@@ -33,7 +33,7 @@ class LastRun(Protocol):
 
     @property
     def error(self) -> str:
-        """The first line of its error; empty where it has none."""
+        """Its error in one line; empty where it has none."""
 
 
 class Orchestrator(Protocol):

@@ -14,6 +14,7 @@ from ops_pipeline.operations.runbook.causes import (
     DAEMON_SILENT,
     MAINTENANCE,
     NOT_MIGRATED,
+    NOT_WORKING,
     PROCESSES,
     RUNS_FAIL,
     SCHEDULE_STOPPED,
@@ -22,6 +23,7 @@ from ops_pipeline.operations.runbook.causes import (
     daemon_silent,
     failing,
     not_migrated,
+    not_working,
     processes_down,
     stopped,
     switched_off,
@@ -67,6 +69,7 @@ def _wont_start(scene: Scene) -> Iterator[Found]:
         return
     yield from switched_off(scene)
     yield from processes_down(scene)
+    yield from not_working(scene)
     yield from stopped(scene)
     yield from daemon_silent(scene)
     yield from config_invalid(scene)
@@ -149,6 +152,7 @@ SECTIONS = (
             SERVICE_OFF,
             MAINTENANCE,
             *PROCESSES,
+            *NOT_WORKING,
             SCHEDULE_STOPPED,
             DAEMON_SILENT,
             CONFIG_INVALID,

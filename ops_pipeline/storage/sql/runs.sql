@@ -70,11 +70,30 @@ from (
 ) as tasks
 group by step_key;
 
--- name: heartbeats
--- When what ticks schedules and sensors last showed life.
+-- name: newest_ticks
+-- When each of these schedules and sensors last ticked, by the newest 2,000 ticks; those that
+-- somebody has stopped are left out.
+with newest as (
+    select
+        cast(tick_body as jsonb) ->> 'job_name' as name,
+        timestamp
+    from job_ticks
+    order by id desc
+    limit 2000
+)
+
 select
-    daemon_type,
-    timestamp
-from daemon_heartbeats
-where daemon_type in ('SCHEDULER', 'SENSOR')
-order by daemon_type;
+    wanted.name,
+    max(newest.timestamp) as ticked_at
+from unnest(cast(:names as text[])) as wanted (name)
+left join newest on wanted.name = newest.name
+where
+    not exists (
+        select 1
+        from instigators
+        where
+            instigators.status = 'STOPPED'
+            and instigators.instigator_body like '%"job_name": "' || wanted.name || '"%'
+    )
+group by wanted.name
+order by wanted.name;
