@@ -15,7 +15,8 @@ from ops_pipeline.domain.errors import OperatorError
 from ops_pipeline.engine.storage import BatchedPostgresStorage
 from ops_pipeline.environment import adopt, apply, enter
 from ops_pipeline.local.keeper import environment_in_use
-from ops_pipeline.local.postgres import EmbeddedServerfrom ops_pipeline.storage.engine import opened
+from ops_pipeline.local.postgres import EmbeddedServer
+from ops_pipeline.storage.engine import opened
 
 HANDED_OUT = "OPS_DAGSTER_DB_PORT"
 
