@@ -66,6 +66,7 @@ def alone(
     """The command line with an empty var folder, and nothing else from the environment."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("OPS_DOTENV", "off")
     monkeypatch.setenv("OPS_VAR_DIR", str(tmp_path / "var"))
     return run
 
