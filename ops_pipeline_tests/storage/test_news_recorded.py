@@ -8,15 +8,18 @@ import pytest
 from sqlalchemy import Connection
 
 from ops_pipeline.clients.guard import Refused
+from ops_pipeline.clients.replay import read_news
 from ops_pipeline.clients.rss import parse_feed
+from ops_pipeline.domain.linking import TickerLinker
 from ops_pipeline.domain.news import clean, news_id
 from ops_pipeline.domain.stories import KnownEntry
 from ops_pipeline.domain.values import Feed, NewsEntry
-from ops_pipeline.storage.news import insert_entries
+from ops_pipeline.storage.news import insert_entries, link_tickers
 from ops_pipeline_tests.conftest import RECORDED
 from ops_pipeline_tests.storage.rows import rows
 
 FOLDERS = ("feeds_feedparser_wellformed_rss", "feeds_cnbc_2019", "feeds_edgar_atom")
+CASES = RECORDED / "public_cases"
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 pytestmark = pytest.mark.skipif(
     not all((RECORDED / folder).exists() for folder in FOLDERS),
@@ -58,3 +61,38 @@ def test_400_filings_with_238_ids_are_399_items(connection: Connection) -> None:
     assert len({entry.entry_id for entry in entries}) == 238
     known = [KnownEntry(entry, NOW) for entry in entries]
     assert insert_entries(connection, known, origin="live") == 399
+
+
+def recorded_news(path: Path) -> list[KnownEntry]:
+    entries = [clean(entry) for entry in read_news(path)]
+    return [KnownEntry(e, e.published_at) for e in entries if e.published_at]
+
+
+@pytest.mark.parametrize("name", ["once", "twenty"])
+def test_a_story_told_twenty_times_is_the_same_row_as_told_once(
+    connection: Connection, name: str
+) -> None:
+    told_often = recorded_news(CASES / "24-story-told-often" / f"{name}.jsonl")
+    assert len(told_often) == {"once": 1, "twenty": 20}[name]
+    assert insert_entries(connection, told_often, origin="recorded") == 1
+    assert rows(connection, "select link from news_items") == [
+        ("https://news.example/apple-profit?rnd=0",)
+    ]
+
+
+def test_every_row_of_a_file_is_linked_to_the_tickers_that_it_names(connection: Connection) -> None:
+    known = recorded_news(CASES / "12-news-files" / "list_repr.csv")
+    assert insert_entries(connection, known, origin="recorded") == 9
+    link_tickers(connection, TickerLinker([]))
+    counts = "select ticker, count(*) from news_tickers group by ticker order by ticker"
+    assert rows(connection, counts) == [("AAPL", 8), ("BRK.B", 1), ("MSFT", 4)]
+
+
+def test_a_headline_that_a_file_repeats_for_other_tickers_is_linked_to_all(
+    connection: Connection,
+) -> None:
+    known = recorded_news(RECORDED / "news_yahoo_2026_03" / "headlines.jsonl")
+    assert len(known) == 120
+    assert insert_entries(connection, known, origin="recorded") == 73
+    link_tickers(connection, TickerLinker([]))
+    assert rows(connection, "select count(*) from news_tickers") == [(102,)]
