@@ -129,8 +129,8 @@ def test_cost_per_day_of_a_market_that_never_closes_may_be_more() -> None:
     assert found.level is Level.NORMAL
 
 
-def test_cost_per_day_before_anything_was_measured_is_normal() -> None:
-    assert cost_per_day(present_at(Calendar("XNYS"), NOON), []).level is Level.NORMAL
+def test_cost_per_day_before_anything_was_measured_is_not_judged() -> None:
+    assert cost_per_day(present_at(Calendar("XNYS"), NOON), []).level is Level.UNMEASURED
 
 
 def test_a_half_day_has_the_limits_of_a_whole_one() -> None:

@@ -109,7 +109,7 @@ def test_duplicate_executions_when_there_is_one_then_critical_and_names_it() -> 
         ([a_run(5.1)], timedelta(), Level.HIGH),
         ([], timedelta(), Level.HIGH),
         ([a_run(1)], NIGHT, Level.NORMAL),
-        ([], NIGHT, Level.NORMAL),
+        ([], NIGHT, Level.UNMEASURED),
         ([a_run(1, seconds=None), a_run(2)], timedelta(), Level.NORMAL),
         ([a_run(2.1, seconds=None), a_run(1)], timedelta(), Level.HIGH),
         ([a_run(1, seconds=None)], NIGHT, Level.HIGH),

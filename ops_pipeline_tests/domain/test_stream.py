@@ -219,7 +219,7 @@ def test_an_account_that_does_not_add_up_is_critical_and_says_where() -> None:
 
 @pytest.mark.parametrize("found", [None, health()])
 def test_an_account_without_a_difference_adds_up(found: StreamHealth | None) -> None:
-    assert sums_verdict(found).level is Level.NORMAL
+    assert sums_verdict(found).is_normal
 
 
 def test_a_difference_that_is_explained_is_no_alarm() -> None:
