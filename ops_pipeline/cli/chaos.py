@@ -84,8 +84,8 @@ def _print(found: Certificate) -> None:
     out.print(table("boundaries hit", ["point", "times"], points))
     caught = [[each.defect, each.seen or "NOT SEEN", each.tries] for each in found.caught]
     out.print(table("planted defects", ["defect", "seen by", "injections"], caught))
-    untested = [[what, why] for what, why in found.not_tested.items()]
-    out.print(table("not tested", ["promise or defect", "why"], untested))
+    for what, why in found.not_tested.items():
+        say(f"not tested: {what}: {why}")
     for detail in found.counts.details[:SHOWN]:
         say(detail)
     counts, code = found.counts, found.code

@@ -76,11 +76,14 @@ def desk_of(engine: Engine, broker: Broker, limit: str = "") -> Desk:
 def put(connection: Connection) -> None:
     """Bars of each ticker, a position held since the day before, and a queue."""
     knowledge.set_present(connection, PRESENT)
-    found = [Bar(ticker, MINUTE_OF_BARS, 200.0, 201.0, 199.0, 200.0, 1_000) for ticker in TICKERS]
+    # After a jump of the clock there is one more: a simulated close waits for it, never for ever.
+    after = MINUTE_OF_BARS + JUMP
+    known = [*((ticker, MINUTE_OF_BARS) for ticker in TICKERS), (HELD, after)]
+    found = [Bar(ticker, minute, 200.0, 201.0, 199.0, 200.0, 1_000) for ticker, minute in known]
     bars.insert_bars(
         connection,
         found,
-        {MINUTE_OF_BARS: DAY},
+        {MINUTE_OF_BARS: DAY, after: DAY},
         lambda bar: bar.minute + MINUTE,
         feed="chaos",
         origin="recorded",
