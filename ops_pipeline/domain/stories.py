@@ -78,7 +78,9 @@ class StoryIndex:
 
     def resolve(self, entries: Iterable[KnownEntry]) -> Iterator[Resolved]:
         """Yield the entries that add something, oldest first: a story, a text or a ticker."""
-        drafts = sorted(((draft_of(known), known) for known in entries), key=lambda d: _order(d[0]))
+        drafts = [(draft_of(known), known) for known in entries]
+        # Of equals the one that stands first in its document or file is the first version.
+        drafts.sort(key=lambda d: (d[0].available_at, d[0].feed, d[0].event_at))
         for _, document in groupby(drafts, key=lambda d: (d[0].available_at, d[0].feed)):
             yield from self._resolve_document(list(document))
 

@@ -41,7 +41,7 @@ found as (
     select known.news_id
     from news_provenance as known
     inner join wanted on known.feed = wanted.feed and known.entry_id = wanted.entry_id
-    where wanted.entry_id <> ''
+    where known.entry_id <> ''
     union
     select known.news_id
     from news_provenance as known
