@@ -149,7 +149,6 @@ def recorded(
     # A file of one ticker need not name it in each row.
     found = load_bars(bars, replace(form, ticker=wanted[0] if len(wanted) == 1 else None))
     table, entries = found.bars, read_news(news) if news else []
-    show_import(bars, found, calendar)
     known = sorted(table["ticker"].unique())
     if unknown := sorted(set(wanted) - set(known)):
         raise BadInput(f"{bars} has no bars of {', '.join(unknown)}; it has {', '.join(known)}")
@@ -164,6 +163,7 @@ def recorded(
     table = table[table["ticker"].isin(chosen)]
     sessions = _sessions(calendar, days_of(table, calendar), days, str(bars))
     market = f"{digest.hexdigest()[:12]}/{','.join(chosen)}"
+    show_import(bars, found, calendar)
     return Request(sessions, market, chosen, table, entries)
 
 
