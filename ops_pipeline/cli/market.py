@@ -150,7 +150,6 @@ def recorded(
     # A file of one ticker need not name it in each row.
     found = load_bars(bars, replace(form, ticker=wanted[0] if len(wanted) == 1 else None))
     table = found.bars
-    show_import(bars, found, calendar)
     known = sorted(table["ticker"].unique())
     if unknown := sorted(set(wanted) - set(known)):
         raise BadInput(f"{bars} has no bars of {', '.join(unknown)}; it has {', '.join(known)}")
@@ -160,12 +159,14 @@ def recorded(
         if not known:
             raise BadInput(f"{bars} has none of the tracked tickers: {', '.join(tracked)}")
     chosen = list(wanted) or known
-    entries = read_news(news, say_aside, chosen) if news else []
     digest = hashlib.sha256(bars.read_bytes())
     digest.update(news.read_bytes() if news else b"")
     table = table[table["ticker"].isin(chosen)]
     sessions = _sessions(calendar, days_of(table, calendar), days, str(bars))
+    show_import(bars, found, calendar)
+    entries = read_news(news, say_aside, chosen) if news else []
     market = f"{digest.hexdigest()[:12]}/{','.join(chosen)}"
+    show_import(bars, found, calendar)
     return Request(sessions, market, chosen, table, entries)
 
 

@@ -66,7 +66,6 @@ def _generated(settings: Settings, seed: int | None) -> LiveMarket:
 def _recorded(bars: Path, news: Path | None, text: str | None, form: BarFormat) -> LiveMarket:
     calendar = Mode.REPLAY.calendar
     found = load_bars(bars, form)
-    show_import(bars, found, calendar)
     table = found.bars
     days = days_of(table, calendar)
     wanted = parse_day(text)[0] if text else days[-1] if days else None
@@ -80,4 +79,5 @@ def _recorded(bars: Path, news: Path | None, text: str | None, form: BarFormat) 
         for entry in (read_news(news, say_aside, sorted(table["ticker"].unique())) if news else [])
         if entry.published_at and calendar.day(entry.published_at) == wanted
     ]
+    show_import(bars, found, calendar)
     return RestampedMarket(list(bars_of(of_day)), clock, entries)
