@@ -21,6 +21,8 @@ from ops_pipeline.storage.engine import TurnTaken
 Body = Callable[[Minutes, Pipeline], dg.MaterializeResult[Any]]
 # A tick may have to wait at each of its stages, and is ended after three minutes.
 TICK_WAIT_SECONDS = 20
+# For an asset without partitions: where it depends on all minutes, each run lists every one.
+NEWEST_MINUTE = dg.LastPartitionMapping()
 PREVIOUS_MINUTE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 
 
@@ -97,7 +99,7 @@ def executions_asset(settings: Settings, deps: Sequence[Stage]) -> dg.AssetsDefi
     @dg.asset(
         name="executions",
         group_name="dispatch",
-        deps=[dep.name for dep in deps],
+        deps=[dg.AssetDep(dep.name, partition_mapping=NEWEST_MINUTE) for dep in deps],
         description=executions.materialize.__doc__,
         metadata={"service": "dispatcher", "mode": settings.mode.value},
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from ops_pipeline.defs.declare import NEWEST_MINUTE
 from ops_pipeline.defs.resources import Pipeline
 from ops_pipeline.domain.errors import BadInput
 from ops_pipeline.domain.session import Session
@@ -25,7 +26,7 @@ class SloConfig(dg.Config):
 @dg.asset(
     name=KEY,
     group_name="slo",
-    deps=["signals", "executions"],
+    deps=[dg.AssetDep("signals", partition_mapping=NEWEST_MINUTE), "executions"],
     description="How fast the minutes of a session were, which of them were missed, and what they"
     " took on disk. Measuring a session again replaces what is kept of it.",
 )
