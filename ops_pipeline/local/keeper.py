@@ -26,7 +26,7 @@ import yaml
 from ops_pipeline.domain.errors import BadConfiguration, OperatorError
 from ops_pipeline.environment import child_environment, own
 from ops_pipeline.local.postgres import EmbeddedServer
-from ops_pipeline.local.processes import ProcessTable
+from ops_pipeline.local.processes import RECORD_VARIABLE, ProcessTable
 from ops_pipeline.local.ticks import (
     MAX_TICK_AGE_SECONDS,
     TickWatch,
@@ -63,7 +63,7 @@ LOCATION = "ops_pipeline"
 LONGEST_SOCKET = 103
 
 # Made from the settings, and another after the server had to take another port.
-DERIVED = ("OPS_DAGSTER_", "OPS_DBT_", "OPS_DOTENV")
+DERIVED = ("OPS_DAGSTER_", "OPS_DBT_", "OPS_DOTENV", RECORD_VARIABLE)
 
 log = logging.getLogger("keeper")
 
