@@ -59,7 +59,13 @@ def tell(world: World, count: int, title: str = "Story") -> None:
     at = clock() - 10 * MINUTE
     told = [
         KnownEntry(
-            an_entry(title=f"{title} {n}", link=f"https://x/{title}/{n}", published_at=at), at
+            an_entry(
+                title=f"{title} {n}",
+                entry_id=f"{title} {n}",
+                link=f"https://x/{title}/{n}",
+                published_at=at,
+            ),
+            at,
         )
         for n in range(count)
     ]

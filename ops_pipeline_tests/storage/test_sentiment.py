@@ -22,7 +22,7 @@ DELAY = timedelta(seconds=5)
 
 
 def tell(connection: Connection, *titles: str, origin: str = "recorded") -> None:
-    told = [KnownEntry(an_entry(title=t), at(200 + n)) for n, t in enumerate(titles)]
+    told = [KnownEntry(an_entry(title=t, entry_id=t), at(200 + n)) for n, t in enumerate(titles)]
     news.insert_entries(connection, told, origin=origin)
 
 
