@@ -750,6 +750,7 @@ VARIABLES: dict[str, tuple[str, str, dict[str, str]]] = {
     "OPS_PARTITIONS_END": ("replay", "2026-01-09", DAYS),
     "OPS_PARTITIONS_START": ("replay", "2026-01-05", {}),
     "OPS_PRICES": ("replay", "{}", {}),
+    "OPS_RUNTIME_PASSWORD": ("replay", "another", HOST),
     "OPS_SANDBOX_PORT": ("sandbox", "8601", {}),
     "OPS_SEED": ("replay", "8", {}),
     "OPS_SENTIMENT": ("simulated", "lexicon", {}),
