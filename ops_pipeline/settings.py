@@ -10,7 +10,7 @@ from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ops_pipeline.domain.acceptance import Level
 from ops_pipeline.domain.alerts import CONSOLE, Channel, Quiet, read_quiet
@@ -223,7 +223,8 @@ class Settings:
     def own_paths(self) -> list[Path]:
         """Return what this installation keeps in its var folder, which others may use as well."""
         names = [*(mode.value for mode in Mode), "models", "scratch", "postgres"]
-        files = [reader_file(self.var_dir), runtime_file(self.var_dir), self.token_file]
+        kept = self.var_dir.glob("runtime-*.json")
+        files = [reader_file(self.var_dir), self.token_file, *kept]
         return [*(self.var_dir / name for name in names), *files]
 
     @property
@@ -748,9 +749,12 @@ def reader_file(var_dir: Path) -> Path:
     return var_dir / "reader.json"
 
 
-def runtime_file(var_dir: Path) -> Path:
-    """Return where the run-time role's password is kept once the role exists (0600)."""
-    return var_dir / "runtime.json"
+def runtime_file(var_dir: Path, server: Server) -> Path:
+    """Return where the run-time role's password on this server is kept once the role exists."""
+    if server.is_embedded:
+        return connection_file(var_dir).with_name("runtime.json")
+    where = quote(f"{server.host}:{server.port}:{server.base_name}", safe=":")
+    return var_dir / f"runtime-{where}.json"
 
 
 def kept_password(path: Path) -> str:
@@ -765,7 +769,8 @@ def roles_of(server: Server, password: str) -> Roles:
 
 
 def _roles(server: Server, environ: Mapping[str, str], var_dir: Path) -> Roles | None:
-    given = environ.get("OPS_RUNTIME_PASSWORD") or kept_password(runtime_file(var_dir))
+    kept = runtime_file(var_dir, server)
+    given = environ.get("OPS_RUNTIME_PASSWORD") or kept_password(kept)
     return roles_of(server, given) if given else None
 
 

@@ -172,7 +172,9 @@ def _manifest(settings: Settings) -> Any:
     """
     from dbt.cli.main import dbtRunner
 
-    apply(settings)
+    # Without a database there is nothing to reach yet, and parsing needs none.
+    if settings.server is not None:
+        apply(settings)
     target = _target(settings)
     target.mkdir(parents=True, exist_ok=True)
     before = target / PARTIAL_PARSE

@@ -1,11 +1,11 @@
-"""Text of others inside Markdown: it can break no table, and becomes no link, image or HTML."""
+"""Text of others inside Markdown: it can break no table, and hides no link, image or HTML."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 _MARKS = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*[]|~"}, "&": "&amp;", "<": "&lt;"})
-# Bare addresses become links as well.
-_LINKS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)", re.IGNORECASE)
+# An arrow of ours stays readable.
+_CLOSING = re.compile(r"(?<!-)>|>(?! )")
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -17,7 +17,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 def markdown_text(text: str) -> str:
     """Return one line of text that Markdown and HTML leave as it is."""
-    return _LINKS.sub(r"\\", one_line(text).translate(_MARKS))
+    return _CLOSING.sub("&gt;", one_line(text).translate(_MARKS))
 
 
 def one_line(text: str) -> str:

@@ -16,7 +16,6 @@ from psycopg.errors import InsufficientPrivilege
 from ops_pipeline.settings import (
     Mode,
     Roles,
-    Server,
     Settings,
     kept_password,
     roles_of,
@@ -110,12 +109,15 @@ def ensure_roles(settings: Settings) -> None:
     with administration(settings, "postgres") as connection:
         # Two first starts at once would each set a password.
         connection.execute("select pg_advisory_lock(hashtext(%s))", [f"{server.base_name} roles"])
-        known = kept_password(runtime_file(settings.var_dir))
+        path = runtime_file(settings.var_dir, server)
+        known = kept_password(path)
         roles = server.roles or roles_of(server, known or secrets.token_urlsafe(24))
-        is_known = _exists(connection, roles.runtime)
+        is_made = _exists(connection, roles.runtime)
         # On a server that others use as well, the password that is not ours may be theirs.
-        if is_known and not (server.is_embedded and _is_wrong(server, roles)):
-            return
+        if is_made and (known or server.roles or not server.is_embedded):
+            is_ours = server.is_embedded and settings.pipeline_database in _databases(connection)
+            if not (is_ours and _is_wrong(settings, roles)):
+                return
         try:
             _make(connection, roles)
         except InsufficientPrivilege:
@@ -128,7 +130,7 @@ def ensure_roles(settings: Settings) -> None:
             if {one.pipeline_database, one.dagster_database} <= _databases(connection):
                 hand_over(one)
         if not server.roles:
-            keep_password(runtime_file(settings.var_dir), roles.password)
+            keep_password(path, roles.password)
 
 
 def hand_over(settings: Settings) -> None:
@@ -220,18 +222,18 @@ def encrypted(connection: psycopg.Connection, role: str, password: str) -> sql.C
     return sql.Literal(raw.decode())
 
 
-def _is_wrong(server: Server, roles: Roles) -> bool:
+def _is_wrong(settings: Settings, roles: Roles) -> bool:
+    server = server_of(settings)
     try:
         psycopg.connect(
             host=server.host,
             port=server.port,
             user=roles.runtime,
             password=roles.password,
-            dbname="postgres",
+            dbname=settings.pipeline_database,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
         ).close()
     except psycopg.OperationalError as error:
-        # That it may not enter this database is said to one who is known.
         return "password authentication failed" in str(error)
     return False
 

@@ -178,7 +178,7 @@ def test_doctor_in_sandbox_mode_looks_at_everything_once(
     answer = alone("doctor", "--mode", "sandbox")
     feeds = [f"feed sandbox/{name}" for name in ("markets", *sorted(DEFAULT_TICKERS))]
     good = ["database", "migrations", "alpaca bars", "alpaca clock", *feeds, "model", "disk"]
-    good += ["alert channels", "universe"]
+    good += ["alert channels", "guards", "universe"]
     down = ["keeper", "sandbox", "code", "daemon", "web", "stream", "alerts"]
     assert healths(answer, *good) == dict.fromkeys(good, "ok")
     silent = "trade stream"

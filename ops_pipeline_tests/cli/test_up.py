@@ -240,7 +240,7 @@ def test_another_account_reads_and_drives_nothing(open_folder: Installation) -> 
     logs = [path.read_text() for path in (open_folder.folder / "sandbox" / "logs").iterdir()]
     passwords = [
         kept["password"],
-        json.loads((open_folder.folder / "runtime.json").read_text())["password"],
+        json.loads((open_folder.folder / "postgres" / "runtime.json").read_text())["password"],
     ]
     for secret in (token, *passwords):
         assert not any(secret in text for text in (*commands, *logs))

@@ -1,4 +1,4 @@
-"""Text of others breaks no table, and becomes no link, image or HTML."""
+"""Text of others breaks no table, and hides no link, image or HTML."""
 
 import pytest
 
@@ -10,12 +10,12 @@ from ops_pipeline.domain.markdown import markdown_table, markdown_text, one_line
     [
         ("lower | a try", r"lower \| a try"),
         ("`drop`", r"\`drop\`"),
-        ("[here](http://evil.example)", r"\[here\](http:\//evil.example)"),
-        ("![x](https://evil.example/a.png)", r"!\[x\](https:\//evil.example/a.png)"),
-        ("see https://evil.example now", r"see https:\//evil.example now"),
-        ("see WWW.evil.example", r"see WWW\.evil.example"),
-        ("<img src=x onerror=alert(1)>", "&lt;img src=x onerror=alert(1)>"),
-        ("&lt;b>", "&amp;lt;b>"),
+        ("[here](http://evil.example)", r"\[here\](http://evil.example)"),
+        ("![x](https://evil.example/a.png)", r"!\[x\](https://evil.example/a.png)"),
+        ("see https://evil.example now", "see https://evil.example now"),
+        ("<img src=x onerror=alert(1)>", "&lt;img src=x onerror=alert(1)&gt;"),
+        ("&lt;b>", "&amp;lt;b&gt;"),
+        ("-->", "--&gt;"),
         ("a\n| b |\r\n\n# c", r"a \| b \| # c"),
         ("**bold** ~~gone~~", r"\*\*bold\*\* \~\~gone\~\~"),
         ("a\\|b", r"a\\\|b"),

@@ -12,7 +12,15 @@ import pytest
 from psycopg import sql
 from sqlalchemy import text
 
-from ops_pipeline.settings import Roles, Server, Settings, load, runtime_file
+from ops_pipeline.settings import (
+    Roles,
+    Server,
+    Settings,
+    kept_password,
+    load,
+    roles_of,
+    runtime_file,
+)
 from ops_pipeline.storage.databases import create_databases, grant_reader, keep_reader_password
 from ops_pipeline.storage.dispatch import set_trading_state
 from ops_pipeline.storage.engine import lock_knowledge, open_engine
@@ -69,16 +77,16 @@ def installation(server: Settings, var_dir: Path, login: str = "") -> Settings:
     return replace(found, server=replace(server_in(found), is_embedded=True))
 
 
+def runtime_password(settings: Settings) -> Path:
+    return runtime_file(settings.var_dir, server_in(settings))
+
+
 def with_roles(settings: Settings) -> Settings:
-    """Make the roles where this user may, and read the settings again."""
+    """Make the roles where this user may, and take them as the next process would."""
     ensure_roles(settings)
-    password = runtime_file(settings.var_dir)
-    server = server_in(settings)
-    if not password.exists():
-        return settings
-    environ = {"OPS_VAR_DIR": str(settings.var_dir), "DB_HOST": server.host}
-    environ |= {"DB_NAME": server.base_name}
-    return replace(settings, server=replace(server, roles=server_in(load("replay", environ)).roles))
+    server, password = server_in(settings), kept_password(runtime_password(settings))
+    roles = roles_of(server, password) if password else None
+    return replace(settings, server=replace(server, roles=roles))
 
 
 def prepared(settings: Settings) -> Settings:
@@ -310,7 +318,7 @@ def test_databases_that_a_superuser_owned_are_handed_over(server: Settings, tmp_
 
 
 def test_the_password_is_made_once_for_its_owner_alone(installed: Settings) -> None:
-    path = runtime_file(installed.var_dir)
+    path = runtime_password(installed)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = json.loads(path.read_text())["password"]
     ensure_roles(installed)
@@ -333,6 +341,12 @@ def test_a_user_that_may_make_roles_makes_them(server: Settings, tmp_path: Path,
     given = installation(server, tmp_path, user)
     outside = replace(given, server=replace(server_in(given), is_embedded=False))
     made = prepared(with_roles(outside))
+    url = f"postgresql://{user}@{server_in(given).host}:{server_in(given).port}"
+    environ = {"OPS_VAR_DIR": str(tmp_path), "DATABASE_URL": f"{url}/{given.base_name}"}
+    assert server_in(load("replay", environ)).roles == roles_in(made)
+    # The next server, or the next name on this one, is somebody else's until init was there.
+    other = environ | {"DATABASE_URL": f"{url}/another"}
+    assert server_in(load("replay", other)).roles is None
     with at_run_time(made) as connection:
         connection.execute("update trading_state set changed_by = 'somebody'")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -366,7 +380,7 @@ def test_a_user_that_may_make_none_does_everything(
         connection.execute(sql.SQL("create role {} login").format(sql.Identifier(given.reader)))
     alone = with_roles(replace(given, server=replace(server_in(given), is_embedded=False)))
     assert server_in(alone).roles is None
-    assert not runtime_file(tmp_path).exists()
+    assert not list(tmp_path.glob("runtime*"))
     assert guarantee(prepared(alone)).startswith(f"works as {server_in(alone).user} alone")
 
 
@@ -386,6 +400,6 @@ def test_a_role_whose_password_is_elsewhere_is_left_alone(
 ) -> None:
     server = replace(server_in(installed), roles=None, is_embedded=False)
     ensure_roles(replace(installed, server=server, var_dir=tmp_path))
-    assert not runtime_file(tmp_path).exists()
+    assert not list(tmp_path.glob("runtime*"))
     with at_run_time(installed) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
