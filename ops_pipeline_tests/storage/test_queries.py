@@ -28,13 +28,13 @@ ONE_ROW = {
     "alerts": "one_alert opened_message",
     "config": "read_state",
     "cost": "logged_bytes",
-    "dispatch": "read_trading_state lock_account",
+    "dispatch": "read_trading_state lock_account must_be_flat",
     "explain": "execution recommendation run features cutoff",
     "knowledge": "read_present",
     "orders": "installation server_clock order_of",
     "retention": "size_of_table",
     "slo": "launches event_log_bytes database_bytes",
-    "stream": "lease_holder require_lease health since",
+    "stream": "lease_holder require_lease health since lock_followed broker_price",
 }
 # The runbook's text; a set is made of what it finds.
 WORD_FOR_WORD = {("acceptance", "duplicate_executions")}

@@ -156,7 +156,9 @@ def put_telling(connection: Connection, feed: str, news_id: str = STORY) -> None
         entry_key=news_id,
         news_id=news_id,
         entry_id="1",
+        text_hash=f"text of {news_id}",
         tickers=[],
+        event_at=NOON,
         available_at=NOON,
     )
 

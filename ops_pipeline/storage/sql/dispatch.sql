@@ -81,7 +81,7 @@ order by id;
 select
     held.ticker,
     (
-        array_agg(asked.reason ->> 'exit' order by asked.ts)
+        array_agg(asked.reason ->> 'exit' order by asked.ts, asked.id)
         filter (where asked.reason ->> 'exit' <> 'flatten')
     )[1] as exit,
     count(*) filter (where placed.state in ('CANCELED', 'REJECTED', 'ABSENT')) as failures,
@@ -92,7 +92,8 @@ inner join dispatch_recommendations as asked
         held.ticker = asked.ticker and asked.intent = 'close'
         and date_trunc('minute', held.opened_at) <= asked.minute and held.opened_at < asked.ts
 left join order_intents as placed on asked.id = placed.recommendation_id
-group by held.ticker;
+group by held.ticker
+order by held.ticker;
 
 -- name: newest_closes
 -- The newest closing order of each of these tickers since an instant, and what became of it.

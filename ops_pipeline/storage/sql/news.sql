@@ -54,7 +54,8 @@ select
     item.news_id,
     item.available_at
 from news_items as item
-inner join found on item.news_id = found.news_id;
+inner join found on item.news_id = found.news_id
+order by item.news_id;
 
 -- name: provenance_of
 -- What feeds gave of these stories.
@@ -68,7 +69,8 @@ select
     event_at,
     available_at
 from news_provenance
-where news_id = any(:news_id);
+where news_id = any(:news_id)
+order by feed, entry_key;
 
 -- name: count_revisions
 -- How many later texts of known stories became known in [start, end).

@@ -262,7 +262,8 @@ where account = :account and outcome = 'SETTLED';
 -- Activities that were counted already.
 select unnest(activity_ids) as activity_id
 from account_adjustments
-where account = :account;
+where account = :account
+order by activity_id;
 
 -- name: busted
 -- Shares by which orders were adjusted, by the broker's order id.
@@ -271,7 +272,8 @@ select
     sum(qty) as qty
 from account_adjustments
 where account = :account and broker_order_id is not null
-group by broker_order_id;
+group by broker_order_id
+order by broker_order_id;
 
 -- name: last_accepted
 -- Who accepted a difference of a ticker last, and when.

@@ -28,6 +28,7 @@ TYPES = {
     "closes_at": "timestamptz",
     "before": "timestamptz",
     "clock": "timestamptz",
+    "is_live": "boolean",
 }
 # By which column a row is there; of a queue and of its runs, what has ended by then has.
 KNOWN_BY = {
