@@ -92,8 +92,9 @@ def parameters(morning: World) -> dict[str, Any]:
         "look_back": 100, "at_most": 50, "first": start, "last": end, "model": "another",
         "revision": scored["revision"], "stages": STAGES, "stage": "bars", "most_attempts": 3,
         "settle": 20, "phases": list(PHASES), "causes": ["bars_are_fresh"], "alert_id": 1,
-        "version": None, "table": "bars_1m", "column": "ticker", "orders_move": False, "epoch": 1, "is_live": False, "feed": [], "entry_key": [],
-        "entry_id": [], "text_hash": [], "news_id": news,
+        "version": None, "table": "bars_1m", "column": "ticker", "orders_move": False, "epoch": 1,
+        "is_live": False, "feed": [], "entry_key": [], "entry_id": [], "text_hash": [],
+        "news_id": news, "window_starts_at": start, "opened": [start] * 3,
     }  # fmt: skip
 
 
