@@ -8,14 +8,22 @@ from typing import Annotated
 import typer
 
 from ops_pipeline import __version__
-from ops_pipeline.cli.console import JsonOption, ModeOption, out, say, show_result, table
+from ops_pipeline.cli.console import (
+    JsonOption,
+    ModeOption,
+    ReasonOption,
+    out,
+    say,
+    show_result,
+    table,
+)
 from ops_pipeline.cli.server import connected, settings_of
 from ops_pipeline.clients.alpaca_books import AlpacaBooks
 from ops_pipeline.clients.alpaca_stream import AlpacaStream
 from ops_pipeline.clients.live import access_of
 from ops_pipeline.dispatcher.stream import Follower
 from ops_pipeline.domain.adjustments import said
-from ops_pipeline.domain.errors import BadConfiguration, BadInput
+from ops_pipeline.domain.errors import BadConfiguration
 from ops_pipeline.domain.session import both_zones
 from ops_pipeline.engine.logs import JsonLines
 from ops_pipeline.local.memory import share_one_arena
@@ -70,7 +78,7 @@ def trade_stream(
 @app.command()
 def accept(
     ticker: Annotated[str, typer.Argument(help="The ticker, as the report writes it.")],
-    reason: Annotated[str, typer.Option(help="Why the difference is right; kept with it.")],
+    reason: ReasonOption,
     split: Annotated[
         bool | None,
         typer.Option(
@@ -89,13 +97,11 @@ def accept(
     The adjustment is a row of its own: who, why, when, and the difference. Exit code 6 while an
     order of the ticker is at work, or if there is nothing to accept.
     """
-    if not reason.strip():
-        raise BadInput("--reason is empty", "say why the difference is right")
     settings, symbol = _followed(mode), ticker.upper().replace("/", "")
     who, now = operator(settings), clock()
     with connected(settings.mode) as (_, connection):
         made = accept_difference(
-            connection, ACCOUNT, symbol, now, who=who, reason=reason.strip(), is_split=split
+            connection, ACCOUNT, symbol, now, who=who, reason=reason, is_split=split
         )
         for line in said(made):
             say(line)

@@ -66,7 +66,7 @@ def run(
 @pytest.fixture
 def engine(run: Run) -> Iterator[Engine]:
     assert run("init", "--mode", "simulated")[0] == 0
-    made = open_engine(load("simulated"))
+    made = open_engine(load("simulated"), as_owner=True)
     with made.begin() as connection:
         connection.exec_driver_sql("truncate pipeline_slo, pipeline_slo_counters")
     yield made

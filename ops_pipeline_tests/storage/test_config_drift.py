@@ -85,7 +85,7 @@ def test_what_is_present_but_invalid_is_high_and_said(drift: Drift) -> None:
     insert_version(drift.connection, FOR_GOOD)
     update_state(drift.connection, ConfigState(invalid="tier: no", unread="gone"), TS)
     assert drift.ask() == (Level.HIGH, "the dispatcher stands: tier: no")
-    assert drift.ask(is_live=False)[0] is Level.NORMAL
+    assert drift.ask(is_live=False)[0] is Level.NOT_APPLICABLE
 
 
 def test_a_parameter_that_is_out_of_reach_is_low(drift: Drift) -> None:

@@ -138,7 +138,7 @@ def nowhere(settings: Settings, *, is_embedded: bool) -> Settings:
 
 @pytest.mark.parametrize(
     ("is_embedded", "hint"),
-    [(True, "run: ops-pipeline up"), (False, "check DATABASE_URL, and that the server runs")],
+    [(True, "run: ops-pipeline up --mode replay"), (False, "check DATABASE_URL, and that the server runs")],
 )
 def test_a_server_that_does_not_answer_is_named_with_what_to_try(
     server: Settings,
@@ -229,6 +229,7 @@ def pooled(settings: Settings, pool_mode: str, pool_size: int = 5) -> Iterator[S
             "ignore_startup_parameters = options\nquery_wait_timeout = 10\n"
         )
         Path(folder).chmod(0o755)
+        file.chmod(0o644)
         user = "nobody" if os.geteuid() == 0 else None
         with subprocess.Popen(
             [program, "-q", str(file)], user=user, stderr=subprocess.DEVNULL

@@ -148,7 +148,7 @@ turns as (
             from stopped
             where
                 due.next_settles_at > stopped.began_at
-                and due.closes_at < stopped.ended_at + interval '2 minutes'
+                and due.closes_at <= stopped.ended_at + interval '2 minutes'
                 and not coalesce(runs.newest_minute = due.minute, false)
         )
 ),
