@@ -475,9 +475,9 @@ def test_after_a_refusal_the_places_still_go_to_the_surest(
     world.configure(max_open_positions=2)
     claim = dispatch.claim
 
-    def backwards(*known: Any) -> dict[int, int]:
+    def backwards(*known: Any, **narrowed: Any) -> dict[int, int]:
         """The database promises no order in which it tells what was claimed."""
-        return dict(sorted(claim(*known).items()))
+        return dict(sorted(claim(*known, **narrowed).items()))
 
     monkeypatch.setattr(dispatch, "claim", backwards)
     with refused(world, "T9", "not deferrable"):
