@@ -179,7 +179,7 @@ def test_days_are_those_of_the_exchange_and_either_end_may_be_open(connection: C
     "damage",
     [
         "update bars_1m set high = close * 2, close = close * 1.02 where minute < '2025-02-13'",
-        "update features.features_1m set bar_at = bar_at - interval '1 hour'",
+        "update dispatch_recommendations set features_snapshot = null where intent = 'open'",
         "update dispatcher_runs set run_summary_json = '{}'",
     ],
 )

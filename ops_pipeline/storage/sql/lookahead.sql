@@ -249,11 +249,12 @@ order by name;
 -- Scores that count as known before any story with their text.
 select scored.text_hash as name
 from news_sentiments as scored
-where scored.available_at < (
-    select min(item.available_at)
-    from news_items as item
-    where item.text_hash = scored.text_hash
-)
+where
+    scored.available_at < (
+        select min(item.available_at)
+        from news_items as item
+        where item.text_hash = scored.text_hash
+    )
 order by name;
 
 -- name: early_links
