@@ -307,25 +307,25 @@ def test_leak_whose_bar_is_said_to_be_an_older_one_fails_the_models_own_test(
     world: World, edit: Callable[..., None]
 ) -> None:
     """The windows reach a minute ahead, and `bar_at` is clipped so that nobody sees it."""
-    known = "and bars.minute <= minutes.minute\n                        and bars.available_at"
-    ahead = known.replace("= minutes.minute\n", "= minutes.minute + interval '1 minute'\n")
-    edit("int_bars_windowed", f"{known} <= minutes.available_at", ahead + " is not null")
+    until = "and bars.minute <= minutes.minute\n"
+    edit("int_bars_windowed", until, until.replace("\n", " + interval '1 minute'\n"))
+    edit("int_bars_windowed", "and bars.available_at <= minutes.available_at", "")
     clipped = "least(max(returned.minute), minutes.minute) as bar_at"
     edit("int_bars_windowed", "max(returned.minute) as bar_at", clipped)
     as_played(world, 11)
     assert world.value("select bool_and(bar_at <= minute) from features.features_1m")
-    assert tested(world, "features_do_not_look_ahead") == "fail"
+    assert said_by_dbt(world, "features_do_not_look_ahead") == "fail"
 
 
 def test_copy_of_the_models_alone_leaks_nothing(world: World, edit: Callable[..., None]) -> None:
     """What is caught above is the edit, not the copy."""
     edit("stg_bars_1m", "(high + low + close) / 3", "(low + high + close) / 3")
     as_played(world, 11)
-    assert tested(world, "features_do_not_look_ahead") == "pass"
+    assert said_by_dbt(world, "features_do_not_look_ahead") == "pass"
     assert proof(world, minute(world, 7), minute(world, 11)).is_clean
 
 
-def tested(world: World, name: str) -> str:
+def said_by_dbt(world: World, name: str) -> str:
     """What dbt says of one of its tests over the minutes that were played."""
     window = dbt.window_vars(minute(world, 0), minute(world, 12), world.pipeline.classifier.model)
     nodes = _on_a_short_stack(dbt.run, world.settings, "test", window)

@@ -184,7 +184,7 @@ def test_today_begins_at_midnight_in_new_york(
         (1, 5.01, Level.CRITICAL),
         (0, 4.99, Level.LOW),
         (0, 2.0, Level.NORMAL),
-        (-1, 9.0, Level.NORMAL),
+        (-1, 9.0, Level.UNMEASURED),
     ],
 )
 def test_more_than_five_dollars_on_the_newest_measured_day_are_critical(
