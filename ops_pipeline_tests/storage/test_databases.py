@@ -138,7 +138,10 @@ def nowhere(settings: Settings, *, is_embedded: bool) -> Settings:
 
 @pytest.mark.parametrize(
     ("is_embedded", "hint"),
-    [(True, "run: ops-pipeline up --mode replay"), (False, "check DATABASE_URL, and that the server runs")],
+    [
+        (True, "run: ops-pipeline up --mode replay"),
+        (False, "check DATABASE_URL, and that the server runs"),
+    ],
 )
 def test_a_server_that_does_not_answer_is_named_with_what_to_try(
     server: Settings,
