@@ -32,6 +32,8 @@ STREAM, MACHINE, CHECKS, JOBS = "stream", "machine", "checks", "jobs"
 CHANNELS, DEAD_MAN, WATCH, SUMMARY = "channels", "dead_man", "watch", "summary"
 # The worst symptom of an outage: by itself it names no cause.
 _SYMPTOM = checks.SERVICES_RUN
+# A look that failed: it says nothing of what it would have found.
+_BLIND = "look_works"
 # What an outage leaves behind: it is seen late, and lasts longer than the outage.
 _AFTERMATH = frozenset(
     {
@@ -42,7 +44,7 @@ _AFTERMATH = frozenset(
 )
 # Only what did not run or came late: what was traded or counted wrongly is never part of an outage.
 _OUTAGE = _AFTERMATH | {
-    *("database_answers", "process_runs", "look_works", stream.IS_LIVE, _SYMPTOM),
+    *("database_answers", "process_runs", _BLIND, stream.IS_LIVE, _SYMPTOM),
     *(RUNS, checks.FRESH, checks.COMPLETENESS, checks.CADENCE),
     *(BACKLOG, STUCK, checks.GROWTH),
 }
@@ -117,6 +119,11 @@ class Alert:
         return _check_of(self.cause) in _AFTERMATH
 
     @property
+    def is_blind(self) -> bool:
+        """Return True if this says that a look failed, and nothing of what it looks at."""
+        return _check_of(self.cause) == _BLIND
+
+    @property
     def is_root(self) -> bool:
         """Return True if somebody has to hear of this by its own name, whatever else is told."""
         return self.level is Level.CRITICAL and _check_of(self.cause) != _SYMPTOM
@@ -162,9 +169,10 @@ class Incident:
     def takes(self, alert: Alert, now: datetime) -> bool:
         """Return True if an alert belongs to it, and is told by it or makes it worse.
 
-        Nothing is hidden behind what is over, or less bad by now: that is another incident.
+        Nothing is hidden behind what is over, or less bad by now: that is another incident. Nor
+        is it behind a look that failed, but for other looks that did.
         """
-        if self.lead.is_aftermath:
+        if self.lead.is_aftermath or (self.lead.is_blind and not alert.is_blind):
             return False
         told = not is_worse(alert.level, self.lead.told_level)
         if self.lead.over_at:

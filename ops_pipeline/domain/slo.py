@@ -146,12 +146,12 @@ def verdicts(
     """
     if measured is None and not is_due:
         found = "not measured yet: a session is measured from an hour after its open on"
-        return [_verdict(name, Level.NORMAL, found, "-") for name in NAMES]
+        return [_verdict(name, Level.UNMEASURED, found, "-") for name in NAMES]
     if measured is None:
         return [_verdict(name, Level.HIGH, "no session was measured", "-") for name in NAMES]
     if measured.turns.minutes == 0:
         found = f"not run: {measured.session_date} has no minute that was due"
-        return [_verdict(name, Level.NORMAL, found, "-") for name in NAMES]
+        return [_verdict(name, Level.UNMEASURED, found, "-") for name in NAMES]
     return [
         _prompt(measured, rules),
         _skipped(measured.turns, rules),
@@ -167,7 +167,7 @@ def _prompt(measured: Measurement, rules: SloRules) -> Verdict:
     p95, minutes = phase.p95_seconds, measured.turns.minutes
     if minutes < LEAST_MINUTES:
         found = f"not measured yet: {minutes} of the {LEAST_MINUTES} minutes that it needs"
-        return _verdict(PROMPT, Level.NORMAL, found, expected, minutes=minutes)
+        return _verdict(PROMPT, Level.UNMEASURED, found, expected, minutes=minutes)
     if p95 is None:
         found = f"no minute of {measured.session_date} was decided in its own turn"
         return _verdict(PROMPT, Level.HIGH, found, expected)

@@ -344,8 +344,10 @@ def _join(connection: Connection, alert: Alert, found: Incident, now: datetime) 
     lead = found.lead
     members = [*(one for one in found.members if one.id != alert.id), alert]
     is_worse = alerts.is_worse(alert.level, lead.told_level)
-    # What opened it may be a symptom alone.
-    face = alert if is_worse or (alert.is_root and not lead.is_root) else lead
+    # What opened it may be a symptom alone, or less bad than what is told of it by now.
+    told = alert.level if is_worse else lead.told_level
+    faces = [one for one in (lead, *members) if not alerts.is_worse(told, one.level)] or [lead]
+    face = next((one for one in faces if one.is_root), faces[0])
     amended = _text_of(message_of(face, Kind.OPENED, now, members)) | {"alert_id": lead.id}
     if connection.execute(query("alerts", "amend_message"), amended).rowcount == 0:
         if is_worse:

@@ -159,9 +159,7 @@ def test_a_ledger_that_is_not_reproduced_makes_approximate_totals(
     from ops_pipeline.operations import what_if
 
     play = what_if.play
-    monkeypatch.setattr(
-        what_if, "play", lambda past, *how: play(replace(past, feature_bars=[]), *how)
-    )
+    monkeypatch.setattr(what_if, "play", lambda past, *how: play(replace(past, bars=[]), *how))
     code, out, _ = gates("what-if")
     assert code == 0
     assert "the ledger is not reproduced: " in out

@@ -160,7 +160,7 @@ def test_growth_is_told_from_the_second_look_on(live: World) -> None:
 def test_a_session_without_a_minute_was_not_run(live: World) -> None:
     found = checks(measure(live))
     assert {found[name].passed for name in NAMES} == {True}
-    assert all((found[name].description or "").startswith("not applicable: ") for name in NAMES)
+    assert all((found[name].description or "").startswith("not measured") for name in NAMES)
 
 
 def test_checks_pass_nothing_where_a_session_should_have_been_measured(live: World) -> None:

@@ -130,7 +130,7 @@ def test_a_session_that_was_never_measured_passes_nothing() -> None:
 
 def test_a_session_without_a_minute_was_not_run() -> None:
     empty = a_measurement(None, Turns(0))
-    assert levels(empty) == dict.fromkeys(NAMES, Level.NORMAL)
+    assert levels(empty) == dict.fromkeys(NAMES, Level.UNMEASURED)
     assert finding(empty, SKIPPED) == "not run: 2025-02-12 has no minute that was due"
 
 
@@ -236,14 +236,14 @@ def test_a_bad_limit_is_refused_with_its_key_and_what_is_allowed(key: str) -> No
 
 def test_before_a_session_was_due_nothing_is_judged() -> None:
     found = verdicts(None, RULES, is_due=False)
-    assert {one.level for one in found} == {Level.NORMAL}
+    assert {one.level for one in found} == {Level.UNMEASURED}
     assert all(one.finding.startswith("not measured yet") for one in found)
 
 
 @pytest.mark.parametrize(("p95", "minutes"), [(900.0, 29), (None, 29), (900.0, 1)])
 def test_a_percentile_of_few_minutes_is_not_judged(p95: float | None, minutes: int) -> None:
     young = a_measurement(p95, Turns(minutes))
-    assert levels(young)[PROMPT] is Level.NORMAL
+    assert levels(young)[PROMPT] is Level.UNMEASURED
     assert finding(young, PROMPT) == f"not measured yet: {minutes} of the 30 minutes that it needs"
 
 

@@ -179,7 +179,7 @@ def test_days_are_those_of_the_exchange_and_either_end_may_be_open(connection: C
     "damage",
     [
         "update bars_1m set high = close * 2, close = close * 1.02 where minute < '2025-02-13'",
-        "update dispatch_recommendations set features_snapshot = null where intent = 'open'",
+        "update dispatch_recommendations set features_snapshot = features_snapshot - 'ts'",
         "update dispatcher_runs set run_summary_json = '{}'",
     ],
 )
@@ -327,6 +327,7 @@ def test_live_decisions_come_a_moment_after_their_claim_and_are_reproduced(
     market: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each reading of the clock is 20 to 150 ms later: a bar or a feature comes in between."""
+    monkeypatch.setattr(knowledge, "clock_skew_seconds", lambda *_: 0.0)
     dice = random.Random(11)  # noqa: S311 - a clock, no secret
     with opened(clone(market, "what_if_live")) as engine:
         with engine.begin() as connection:

@@ -36,6 +36,7 @@ MINUTES = [*EVENING, *MORNING]
 # What waits or is too old when the play begins.
 EARLIER = [EVENING[0] - n * MINUTE for n in (9, 6, 3, 2, 1)]
 CLOSES_AT = EVENING[-1] + MINUTE
+FALLS_AT = MORNING[20]
 BASE: dict[str, Any] = {
     "confidence_min": 0.6,
     "ticker_cooldown_minutes": 4,
@@ -65,7 +66,7 @@ def fill(engine: Engine) -> None:
     """Prices that move enough for stops and targets, and far more asked than may trade.
 
     Bars and features come late or never, one ticker is quarantined, one has no bars before the
-    close and is held over night.
+    close and is held over night, and in the morning all prices fall through the stops.
     """
     dice = random.Random(7)  # noqa: S311 - a market, no secret
     with engine.begin() as connection:
@@ -123,6 +124,11 @@ def _rows(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in connection.execute(text(statement))]
 
 
+def _is_silent(ticker: str, minute: datetime) -> bool:
+    """Return True if a ticker does not trade then: nothing that is held of it can be closed."""
+    return ticker == "AMD" and CLOSES_AT - 16 * MINUTE < minute < CLOSES_AT
+
+
 def _put_bars(connection: Connection, dice: random.Random) -> None:
     found: list[Bar] = []
     late: dict[Bar, timedelta] = {}
@@ -130,10 +136,12 @@ def _put_bars(connection: Connection, dice: random.Random) -> None:
         price = 100.0 + 30 * number
         for minute in (*reversed(EARLIER), *MINUTES):
             price *= 1 + dice.gauss(0, 0.002)
+            if minute == FALLS_AT:
+                price *= 0.98
             close = round(price, 2)
             bar = Bar(ticker, minute, close, close + 0.01, close - 0.01, close, 1_000)
-            is_silent = ticker == "NVDA" and CLOSES_AT - 16 * MINUTE < minute < CLOSES_AT
-            if dice.random() < 0.95 and not is_silent:
+            is_printed = dice.random() < 0.95
+            if is_printed and not _is_silent(ticker, minute):
                 found.append(bar)
                 late[bar] = timedelta(seconds=dice.choice([0, 0, 0, 5, 15, 90, 200]))
     bars.insert_bars(
@@ -165,6 +173,7 @@ def _put_features(connection: Connection, dice: random.Random) -> None:
         }
         for ticker in TICKERS
         for minute in MINUTES
+        if not _is_silent(ticker, minute)
     ]
     connection.execute(statement, rows)
 

@@ -312,6 +312,7 @@ def test_an_outage_that_grows_worse_is_told_once_more(connection: Connection) ->
     observe(connection, bad(name=FRESH), tick=1)
     observe(connection, bad(name=STREAM), tick=2)
     assert causes(connection) == ["opened process_runs:sandbox", f"raised {FRESH}"]
+    assert said(connection)[1:] == [("raised", "high")]
     observe(connection, *well(FRESH, STREAM, "process_runs:sandbox"), tick=3)
     observe(connection, *well(FRESH, STREAM, "process_runs:sandbox"), tick=4)
     assert causes(connection)[2:] == ["resolved process_runs:sandbox"]
@@ -347,6 +348,13 @@ def test_a_critical_cause_is_told_by_its_own_name_whatever_else_is(connection: C
     observe(connection, *all_of_it, tick=3)
     observe(connection, *all_of_it, tick=4)
     assert causes(connection)[2:] == ["resolved process_runs:code"]
+
+
+def test_a_look_that_failed_hides_nothing_but_other_looks_that_did(connection: Connection) -> None:
+    observe(connection, bad(name="look_works:one"), bad(name="look_works:two"), bad(name=FRESH))
+    assert causes(connection) == ["opened look_works:one", f"opened {FRESH}"]
+    observe(connection, bad(name="look_works:three"), tick=1)
+    assert len(causes(connection)) == 2
 
 
 def test_nothing_bad_is_hidden_behind_what_is_less_bad_by_now(connection: Connection) -> None:

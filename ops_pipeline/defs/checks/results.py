@@ -12,13 +12,14 @@ def evaluation_of(
     asset: str, verdict: Verdict, metadata: Mapping[str, Any]
 ) -> dg.AssetCheckEvaluation:
     """A verdict about an asset: what was found, and how bad it is."""
+    is_said = not verdict.is_silent or verdict.finding.startswith(verdict.level)
     severity = dg.AssetCheckSeverity.ERROR if verdict.level.is_error else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(asset),
         check_name=verdict.name,
         passed=verdict.is_normal,
         severity=severity,
-        description=f"{verdict.level}: {verdict.finding}" if verdict.is_silent else verdict.finding,
+        description=verdict.finding if is_said else f"{verdict.level}: {verdict.finding}",
         metadata={"level": verdict.level.value, **metadata},
     )
 
