@@ -231,7 +231,7 @@ def test_fills_that_count_in_memory_are_those_of_the_query(
     fills = fills_until(connection, day)
     found = in_memory._live(fills, day)
     assert found == live_fills(connection, day)
-    assert (len(found) < len(fills)) is (day > NEXT_DAY)
+    assert (len(found) < len(fills)) is (day > DAY)
 
 
 def test_turns_in_memory_are_those_of_the_queries(engine: Engine) -> None:
