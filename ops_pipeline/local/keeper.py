@@ -18,7 +18,6 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import psutil
 import yaml
@@ -179,8 +178,13 @@ def start_keeper(settings: Settings, asked: Asked) -> None:
 
 def last_asked(settings: Settings) -> Asked:
     """How this mode was brought up last; where it never was, as `up` would without options."""
-    kept = _asked(settings)
-    return Asked(kept["port"], kept["market"]) if kept else Asked(settings.web_port)
+    path = _asked_file(settings)
+    hint = "remove it, then run: ops-pipeline up --restart, with the options of then"
+    kept = read_object(path, hint) or {}
+    kinds = {"port": int, "market": list}
+    if not all(isinstance(kept.get(name, kind()), kind) for name, kind in kinds.items()):
+        raise BadConfiguration(f"{path} is damaged", hint)
+    return Asked(kept.get("port", settings.web_port), kept.get("market", []))
 
 
 def channels_not_running(settings: Settings) -> list[str]:
@@ -190,18 +194,6 @@ def channels_not_running(settings: Settings) -> list[str]:
         return []
     running = alert_channels_of(load(settings.mode.value, in_use))
     return [channel.name for channel in alert_channels_of(settings) if channel not in running]
-
-
-def _asked(settings: Settings) -> dict[str, Any]:
-    path = _asked_file(settings)
-    hint = "remove it, then run: ops-pipeline up --restart, with the options of then"
-    kept = read_object(path, hint)
-    if kept is None:
-        return {}
-    kinds = {"port": int, "market": list}
-    if not all(isinstance(kept.get(name, kind()), kind) for name, kind in kinds.items()):
-        raise BadConfiguration(f"{path} is damaged", hint)
-    return {"port": settings.web_port, "market": [], **kept}
 
 
 def stop_kept(settings: Settings) -> list[str]:
